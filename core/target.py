@@ -180,6 +180,11 @@ def usable_cpus() -> int:
     return max(1, min(count, quota) if quota else count)
 
 
+def thread_counts(most: int) -> list[int]:
+    """Return 1, 2, 4 ... and all: the numbers of threads that are worth a measurement."""
+    return sorted({most, *(1 << n for n in range(most.bit_length()) if 1 << n <= most)})
+
+
 def _cgroup_cpus() -> int | None:
     """Return the number of CPUs by the cgroup v2 quota, None where there is none."""
     try:

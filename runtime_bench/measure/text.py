@@ -95,8 +95,17 @@ class SweepRow:
         return 1e9 * self.batch / each if each else 0.0
 
 
+SWEEP_HEADER = ("model", "threads", "batch", "callers", "latency", "rows/s")
+
+
 def sweep_lines(rows: Sequence[SweepRow]) -> list[str]:
     """Format the latency beside the throughput of all settings, and name the best of each."""
+    cells, note = sweep_cells(rows)
+    return [*table(SWEEP_HEADER, cells), *([note] if note else [])]
+
+
+def sweep_cells(rows: Sequence[SweepRow]) -> tuple[list[list[str]], str]:
+    """Return the cells of all settings under `SWEEP_HEADER`, and a sentence on the best."""
     cells = [
         [
             row.measurement.model,
@@ -106,17 +115,15 @@ def sweep_lines(rows: Sequence[SweepRow]) -> list[str]:
         ]
         for row in rows
     ]
-    lines = table(["model", "threads", "batch", "callers", "latency", "rows/s"], cells)
     known = [row for row in rows if row.latency_ns is not None]
     if not known:
-        return lines
+        return cells, ""
     quick = min(known, key=lambda row: row.latency_ns or math.inf)
     many = max(known, key=lambda row: row.rows_per_second)
-    return [
-        *lines,
+    return cells, (
         f"lowest latency: {_setting(quick)}; most rows a second: {_setting(many)} "
-        "(medians of separate runs, without intervals)",
-    ]
+        "(medians of separate runs, without intervals)"
+    )
 
 
 def _setting(row: SweepRow) -> str:

@@ -42,6 +42,9 @@ def test_a_mapping_reads_like_the_command_line() -> None:
         ({"max_drop": math.nan}, "nan is not a number"),
         ({"min_speedup": 0}, "must be above 0"),
         ({"max_size": "lots"}, "is not a size"),
+        ({"batch": 8}, "are of the goal throughput"),
+        ({"goal": "throughput", "callers": 0}, "callers is 0, must be above 0"),
+        ({"goal": "throughput", "max_latency": "p95=5ms"}, "under load has no latency"),
     ],
 )
 def test_invalid_constraints_are_refused(options: dict, message: str) -> None:

@@ -28,7 +28,7 @@ from trimtab.search.engines import read_engines, worth_trying
 from trimtab.search.fingerprint import kernels
 from trimtab.search.optimize import optimize
 from trimtab.search.recipe import Recipe
-from trimtab.search.result import Result
+from trimtab.search.result import Constraints, Result
 
 HAVE_OPENVINO = OPENVINO in available_providers()
 OPENVINO_MISSING = "needs `pip install onnxruntime-ep-openvino`"
@@ -113,7 +113,10 @@ def test_the_same_file_on_another_engine_runs_other_kernels() -> None:
     assert kernels(OnEngine(model, Engine.of("cpu"))) != kernels(model)
 
 
-def test_a_winner_on_an_engine_is_gated_on_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("goal", "times"), [("latency", {"speedup": 1.8}), ("throughput", {})])
+def test_a_winner_on_an_engine_is_gated_on_it(
+    tmp_path: Path, goal: str, times: dict[str, float]
+) -> None:
     from trimtab.search.reporting.budgets import budgets_text
 
     model = graphs.cnn()
@@ -122,11 +125,10 @@ def test_a_winner_on_an_engine_is_gated_on_it(tmp_path: Path) -> None:
         plan_for().int8()[0], model=str(tmp_path / "float.onnx"), target=plan_for().target
     )
     chosen = Result("int8", recipe, model, 100, comparison=made_comparison(2.0), engine="openvino")
-    outcome: Any = SimpleNamespace(
-        chosen=chosen, data={}, constraints=SimpleNamespace(max_drops={}, max_latency_ns=None)
-    )
+    constraints = Constraints.of({"goal": goal})
+    outcome: Any = SimpleNamespace(chosen=chosen, data={}, constraints=constraints)
     text = budgets_text(outcome, tmp_path)
     assert text is not None
     gate = yaml.safe_load(text)
     assert (gate["provider"], gate["baseline_provider"]) == ("openvino", "cpu")
-    assert gate["budgets"] == {"speedup": 1.8, "size": 102, "provider": OPENVINO}
+    assert gate["budgets"] == times | {"size": 102, "provider": OPENVINO}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import graphs
@@ -23,10 +24,15 @@ from trimtab.core.model import Model
 from trimtab.core.runner import run_here
 from trimtab.core.target import Target
 from trimtab.passes.base import Pass, Rewrite
+from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.gate.rules import judge
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.measure.values import Measurement
 from trimtab.search.optimize import optimize, save_outcome
 from trimtab.search.recipe import Recipe
 from trimtab.search.reporting.outcome import Outcome
+from trimtab.search.result import Result
+from trimtab.search.throughput import sweep
 from trimtab.search.time_budget import TimeBudget
 
 SMALL = ("simplify", "quantize-static")
@@ -195,6 +201,52 @@ def test_size_as_the_goal_takes_the_smallest_file() -> None:
     outcome = search(constraints=LOOSE | {"goal": "size"})
     assert outcome.chosen is not None
     assert outcome.chosen.size_bytes == min(r.size_bytes for r in outcome.results if r.model)
+
+
+def test_throughput_as_the_goal_is_measured_with_the_rows_of_a_run() -> None:
+    rows: list[int] = []
+
+    def measure(base: Model, candidates: Sequence[Model], feeds: Any, *rest: Any) -> Sequence[Any]:
+        rows.extend(len(array) for array in feeds.values())
+        return fast_int8(base, candidates)
+
+    goal = {"goal": "throughput", "batch": 4, "callers": 2}
+    outcome = search(constraints=LOOSE | goal, measure=measure, look_into=True)
+    assert set(rows) == {4}
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == "int8 static"
+    assert "a run of 4 rows under load" in outcome.marks[-1]
+    assert outcome.to_json()["constraints"]["callers"] == 2
+    with pytest.raises(OptionError, match=r"a run takes \d+ rows of the"):
+        search(constraints=LOOSE | {"goal": "throughput", "batch": 1000})
+
+
+def test_the_table_of_throughput_has_both_models_in_all_settings() -> None:
+    environment = replace(Environment.here(), cpus=2)
+
+    def measured(models: Sequence[Any], feeds: Any, how: Timing, *_: Any) -> list[Measurement]:
+        ns = (int(1e6 / how.concurrency),) * 500
+        return [Measurement("m", "d", 1, ns, (), environment, how.config) for _ in models]
+
+    timer = SimpleNamespace(
+        bench=SimpleNamespace(measure=measured, environment=lambda: environment),
+        load=SimpleNamespace(feeds={}),
+        original=graphs.cnn(),
+        measure=None,
+        callers=2,
+    )
+    of = SimpleNamespace(
+        timer=timer,
+        constraints=SimpleNamespace(batch=4),
+        log=SimpleNamespace(note=lambda *_: None),
+        spent=SimpleNamespace(evidence_s=100.0),
+    )
+    found: Any = sweep(of, Result("int8 on openvino", model=graphs.cnn(), engine="cpu"))  # type: ignore[arg-type]
+    settings = [tuple(row[:4]) for row in found["rows"]]
+    names = ("original", "int8 on openvino")
+    assert settings == [(n, t, "4", c) for t in "12" for c in "12" for n in names]
+    assert {row[3]: row[5] for row in found["rows"]} == {"1": "4000", "2": "8000"}
+    assert "most rows a second: original with threads 1, batch 4, callers 2" in found["note"]
 
 
 def test_a_target_that_is_not_this_machine_has_predicted_speed_marked_as_such() -> None:

@@ -20,6 +20,7 @@ from trimtab.core.ort.engines import Engine, engine_config
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress
+from trimtab.core.target import thread_counts
 from trimtab.core.units import duration, shape
 from trimtab.runtime_bench.bench.bench import Bench, Timing
 from trimtab.runtime_bench.measure.engines import spread
@@ -181,8 +182,7 @@ class BenchRequest:
         if self.base_model is None:
             return [{}]
         most = self.bench.environment().cpus
-        each = sorted({most, *(1 << n for n in range(most.bit_length()) if 1 << n <= most)})
-        threads = each if self._each else self.threads or [most]
+        threads = thread_counts(most) if self._each else self.threads or [most]
         found = [{"threads": t, "batch": b} for t in threads for b in self.batches]
         if self.callers == [1]:
             return found

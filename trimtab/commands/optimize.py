@@ -31,7 +31,9 @@ _OPTIONS = (
     ("--max-latency", "p95=5ms", "largest latency"),
     ("--max-size", "4MB", "largest file"),
     ("--max-rss", "200MB", "largest peak memory above the runtime's own"),
-    ("--goal", "GOAL", "figure to minimize: latency (default), size, macs or bytes moved"),
+    ("--goal", "GOAL", "latency (default), throughput, size, macs or bytes moved"),
+    ("--batch", "N", "with --goal throughput: rows of a run (default 1)"),
+    ("--concurrency", "N", "with --goal throughput: callers at once (default: all CPUs)"),
     ("--train", "20m", "time for training (default: no training)"),
     ("--time", "10m", "time limit of the whole search"),
     ("--trials", "N", "largest number of candidates"),
@@ -239,6 +241,8 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
     from trimtab.runtime_bench.bench.clock import BenchClock
 
     threads = convert(int | None, args.threads, where="--threads")
+    if args.goal == "throughput":
+        threads = threads or 1  # callers keep the other CPUs busy
     return Context(
         target=Target.named(args.target, threads) if args.target else bench.target(threads),
         progress=Stderr(),
@@ -268,6 +272,8 @@ def _constraints(args: argparse.Namespace) -> Constraints:
 
     names = ("min_speedup", "max_latency", "max_size", "max_rss", "goal")
     given: dict[str, Any] = {n: v for n in names if (v := getattr(args, n)) is not None}
+    numbers = {"batch": args.batch, "callers": args.concurrency}
+    given |= {name: number for name, number in numbers.items() if number is not None}
     if args.max_drop:
         given["max_drop"] = drops(args.max_drop)
     return Constraints.of(given)

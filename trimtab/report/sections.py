@@ -73,6 +73,7 @@ def content(view: View) -> dict[str, Any]:
         "confirmed_header": CONFIRMED_HEADER,
         "confirmed": confirmed_rows(view),
         "candidates": candidates(view),
+        "sweep": view.evidence.get("sweep"),
         "output_header": OUTPUT_HEADER,
         "outputs": output_rows(view),
         "examples": _examples(view),

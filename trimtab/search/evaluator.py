@@ -12,7 +12,7 @@ import numpy as np
 from trimtab.core.batches import in_runs
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import LostError, TrimtabError
+from trimtab.core.errors import LostError, OptionError, TrimtabError
 from trimtab.core.metric import Metric, Quality, bootstrap_values, evaluate
 from trimtab.core.metrics.metric import OutputQuality
 from trimtab.core.model import Model
@@ -125,11 +125,24 @@ class Evaluator:
         once = Remembering(self.original, self.ctx.runner)
         return once if self.engine is None else OnEngineBeside(self.original, self.engine, once)
 
-    def feeds(self) -> Feeds:
-        """Return one row from the middle of the selection split, as a deployed model gets it."""
+    def feeds(self, rows: int = 1) -> Feeds:
+        """Return rows from the middle of the selection split, as a deployed model gets them.
+
+        Raises:
+            OptionError: the model does not take so many at once, or there are fewer.
+        """
         part = self.splits.selection
-        middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
-        return next(iter(in_runs(self.original, middle.sized(1).bind(self.original), 1))).feeds
+        start = max(0, min(len(part) // 2, len(part) - rows))
+        middle = part.select(part.positions[start:][:rows], "one item")
+        batch = middle.sized(rows).bind(self.original)
+        found = next(iter(in_runs(self.original, batch, rows)))
+        if rows > 1 and found.size != rows:
+            raise OptionError(
+                f"a run takes {found.size} rows of the {len(part)} that choose",
+                where=f"--batch {rows}",
+                hint="Give more data, or export the model with a dynamic batch",
+            )
+        return found.feeds
 
     def chunks(self) -> list[Dataset]:
         """Return the selection split in random order, cut at the looks."""

@@ -44,6 +44,7 @@ from .splits import Splits, split_data
 from .stages import fixed, staged
 from .standing import speed_standing
 from .store import ResultStore
+from .throughput import load_of, load_text, sweep
 from .time_budget import Spent, TimeBudget
 from .timing import Measure, Timer
 
@@ -139,7 +140,8 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     bench = bench or LocalBench()
     spent = Spent(budget, time.monotonic() if budget.started is None else budget.started)
     evaluator = Evaluator(start.model, start.splits, start.metric, constraints, ctx, store)
-    timer = Timer(start.model, evaluator.feeds(), ctx, store, measure, bench)
+    load = load_of(constraints, evaluator, bench)
+    timer = Timer(start.model, evaluator.feeds(), ctx, store, measure, bench, load)
     builder = Builder(start.model, ctx, store, machine_classes(bench))
     search = Search(constraints, ctx, builder, evaluator, timer, log, spent)
     search.item_s, search.quiet_left_s = start.item_s, quiet_for
@@ -167,16 +169,19 @@ def _with_evidence(outcome: Outcome, search: Search) -> Outcome:
         environment=search.timer.bench.environment(),
         seconds=search.spent.evidence_s,
     )
+    if search.timer.load is not None:
+        found["sweep"] = sweep(search, outcome.chosen)
     return replace(outcome, evidence=found)
 
 
 def _refuse_unmeasurable(constraints: Constraints, target: Target) -> None:
-    """Refuse a latency that this machine cannot measure."""
-    if constraints.max_latency_ns is not None and not is_here(target):
+    """Refuse a latency or a throughput that this machine cannot measure."""
+    limited = constraints.max_latency_ns is not None
+    if (limited or constraints.goal == "throughput") and not is_here(target):
+        what = "a latency in milliseconds" if limited else "a throughput"
         raise OptionError(
-            f"a latency in milliseconds cannot be proved for {target.name}, which is not this "
-            "machine",
-            where="--max-latency",
+            f"{what} cannot be proved for {target.name}, which is not this machine",
+            where="--max-latency" if limited else "--goal throughput",
             hint="Ask for --min-speedup, which is predicted and marked, or run on that machine",
         )
 
@@ -263,6 +268,8 @@ def _marks(search: Search) -> tuple[str, ...]:
     if not isinstance(search.timer.bench, LocalBench):
         where = "on the device, times by layer on this machine"
         marks.append(f"Latency and memory were measured {where}.")
+    if search.timer.load is not None:
+        marks.append(load_text(search))
     return tuple(marks)
 
 

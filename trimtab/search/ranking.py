@@ -19,7 +19,7 @@ from trimtab.core.metric import MetricDrop, Quality
 from trimtab.core.metrics.metric import ROUNDING
 
 from .loss import without_one
-from .result import Constraints, Goal, Result, cost
+from .result import TIMES, Constraints, Goal, Result, cost
 from .standing import is_bounded
 
 #: Costs that differ by less than this share count as equal.
@@ -226,10 +226,10 @@ def preference(
     Args:
         results: candidates that satisfy the constraints.
         fallbacks: forms of the float model that need no speed-up to be offered.
-        goal: figure to minimize. For latency those faster than the original are ranked, then those
+        goal: figure to minimize. For times those faster than the original are ranked, then those
             that may be, as far as the evidence goes, and then the fallbacks, the smallest first.
     """
-    if goal != "latency":
+    if goal not in TIMES:
         affordable = [r for r in results if math.isfinite(cost(r, goal))]
         return _one_by_one(affordable, lambda left: _cheapest(left, goal))
     faster = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
@@ -289,7 +289,7 @@ def explain(
 ) -> list[str]:
     """Explain the choice in sentences; figures are those of the fresh run where there is one."""
     ratio = speedup(chosen, confirmed=True)
-    if goal != "latency":
+    if goal not in TIMES:
         speed = f", and {ratio} as fast as the original" if ratio else ""
         unit = {"size": "bytes of file", "macs": "multiply-accumulates", "bytes": "bytes moved"}
         return [f"{chosen.name} has the least {unit[goal]}: {cost(chosen, goal):.0f}{speed}."]

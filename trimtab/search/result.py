@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
 
 SCHEMA = 1
-#: Figure to minimize: time, size of the file, multiply-accumulates, or bytes moved by a run.
-Goal = Literal["latency", "size", "macs", "bytes"]
+#: Figure to minimize: time of one caller's run, time of a run under load, size of the file,
+#: multiply-accumulates, or bytes moved by a run.
+Goal = Literal["latency", "throughput", "size", "macs", "bytes"]
+#: Goals that are measured times: speed-ups decide.
+TIMES: tuple[Goal, ...] = ("latency", "throughput")
 #: Of a claim: the evidence proves it, proves the contrary, or reaches across the limit.
 Standing = Literal["proved", "refuted", "open"]
 
@@ -38,6 +41,8 @@ class Constraints:
         max_size: largest file, in bytes.
         max_rss: largest peak memory of a process above the runtime's own, in bytes.
         goal: figure that is minimized among the candidates that satisfy the limits.
+        batch: rows of a run, where the goal is throughput (default 1).
+        callers: callers that run at once, where the goal is throughput (default: all CPUs).
     """
 
     max_drop: float = 0.01
@@ -47,6 +52,8 @@ class Constraints:
     max_size: int | None = None
     max_rss: int | None = None
     goal: Goal = "latency"
+    batch: int | None = None
+    callers: int | None = None
     max_drops: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,10 +65,25 @@ class Constraints:
                     f"max_drop is {limit}, must be 0 or more",
                     hint="Write it in the metric's own unit: 0.01 is one point of top-1",
                 )
-        for name in ("min_speedup", "max_latency_ns", "max_size", "max_rss"):
+        self._check_load()
+        for name in ("min_speedup", "max_latency_ns", "max_size", "max_rss", "batch", "callers"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise OptionError(f"{name} is {value}, must be above 0")
+
+    def _check_load(self) -> None:
+        if self.goal == "throughput" and self.max_latency_ns is not None:
+            raise OptionError(
+                "a run under load has no latency to limit",
+                where="max_latency, goal throughput",
+                hint="Give min_speedup, which is that of the throughput, or the goal latency",
+            )
+        if self.goal != "throughput" and (self.batch, self.callers) != (None, None):
+            raise OptionError(
+                "are of the goal throughput",
+                where="batch, callers",
+                hint="Give --goal throughput, or drop them",
+            )
 
     @classmethod
     def of(cls, value: Constraints | Mapping[str, Any] | None) -> Constraints:
@@ -91,6 +113,8 @@ class Constraints:
                 values[name] = None if entry is None else size(entry)
             elif name == "goal":
                 values[name] = entry
+            elif name in {"batch", "callers"}:
+                values[name] = convert(int | None, entry, where=f"constraints, {name}")
             elif name in {"max_drop", "max_drops"}:
                 values |= _losses(entry)
             else:
@@ -200,7 +224,7 @@ def cost(result: Result, goal: Goal) -> float:
 
     A latency counts as a share of the original's, which was measured beside it.
     """
-    if goal == "latency":
+    if goal in TIMES:
         known = result.comparison.ratio if result.comparison is not None else result.predicted
         return 1 / known if known else math.inf
     size = None if result.model is None else result.size_bytes

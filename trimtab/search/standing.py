@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.core.context import Ratio
 
-from .result import Constraints, Standing
+from .result import TIMES, Constraints, Standing
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
@@ -18,7 +18,7 @@ def required_speedup(constraints: Constraints, *, is_fallback: bool = False) -> 
 
     The simplified float model claims no more than what is asked for by name.
     """
-    claimed = 0.0 if is_fallback or constraints.goal != "latency" else 1.0
+    claimed = 0.0 if is_fallback or constraints.goal not in TIMES else 1.0
     return max(claimed, constraints.min_speedup or 0.0)
 
 

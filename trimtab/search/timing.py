@@ -43,7 +43,22 @@ ALPHA = 0.05
 BESIDE_IN_NOISE = 3
 
 
-def measuring(bench: Bench, alpha: float, *, brief: bool = False, part: int = 0) -> Measure:
+@dataclass(frozen=True, eq=False)
+class Load:
+    """Load under which throughput is measured.
+
+    Attributes:
+        feeds: rows of a run.
+        callers: callers that run at once.
+    """
+
+    feeds: Feeds
+    callers: int
+
+
+def measuring(
+    bench: Bench, alpha: float, *, brief: bool = False, part: int = 0, callers: int = 1
+) -> Measure:
     """Return a bench with a share of the error rate; brief: it stops once a verdict stands.
 
     Each part of a measurement in several runs has its own order of blocks.
@@ -53,7 +68,7 @@ def measuring(bench: Bench, alpha: float, *, brief: bool = False, part: int = 0)
         model: Model, candidates: Sequence[Any], feeds: Feeds, ctx: Context, seconds: float
     ) -> Sequence[Comparison]:
         config, seed = SessionConfig.of(ctx.target), ctx.seed + part
-        how = Timing(config, seconds, alpha=alpha, seed=seed, brief=brief)
+        how = Timing(config, seconds, alpha=alpha, seed=seed, brief=brief, concurrency=callers)
         return bench.compare(model, candidates, feeds, how, ctx.progress)
 
     return measure
@@ -89,11 +104,12 @@ class Timer:
 
     Attributes:
         original: model that all are measured against.
-        feeds: inputs of one run.
+        feeds: inputs of a run of one item.
         ctx: target, seed, progress.
         store: measurements on this class of machine.
         measure: function that measures; the bench where None, whose comparisons alone are kept.
         bench: bench that measures.
+        load: load under which it measures; one caller with `feeds` where None.
         rounds: rounds so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
         known: comparison and name of the measured model, by structure.
         rough: structures that were measured briefly; the next round measures them again.
@@ -106,6 +122,7 @@ class Timer:
     store: ResultStore
     measure: Measure | None = None
     bench: Bench = field(default_factory=LocalBench)
+    load: Load | None = None
     rounds: int = 0
     known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
     rough: set[str] = field(default_factory=set)
@@ -183,10 +200,24 @@ class Timer:
         part: int = 0,
     ) -> Sequence[Comparison]:
         """Measure in a fresh run, whatever is known."""
-        measure = self.measure or measuring(self.bench, ALPHA, brief=brief, part=part)
-        found = measure(self.original, models, self.feeds, self.ctx, seconds)
+        measure = self._measuring(ALPHA, brief=brief, part=part)
+        found = measure(self.original, models, self._run_feeds, self.ctx, seconds)
         short = [is_too_little_time(c.error) for c in found]
         return [replace(c, error=None) if s else c for c, s in zip(found, short, strict=True)]
+
+    @property
+    def callers(self) -> int:
+        """Callers that run at once."""
+        return 1 if self.load is None else self.load.callers
+
+    @property
+    def _run_feeds(self) -> Feeds:
+        return self.feeds if self.load is None else self.load.feeds
+
+    def _measuring(self, alpha: float, *, brief: bool, part: int) -> Measure:
+        if self.measure is not None:
+            return self.measure
+        return measuring(self.bench, alpha, brief=brief, part=part, callers=self.callers)
 
     def joined(self, parts: Sequence[Comparison]) -> Comparison:
         """Return runs of one candidate as one; the last alone where a function measures."""
@@ -229,12 +260,12 @@ class Timer:
         Returns:
             False where the user stopped it.
         """
-        measure = self.measure or measuring(self.bench, alpha, brief=brief, part=self.rounds)
+        measure = self._measuring(alpha, brief=brief, part=self.rounds)
         limit = each * len(results)
         watch = _Starting(self.ctx.progress)
         ctx = replace(self.ctx, progress=watch)
         subjects = [r.subject for r in results.values()]
-        found_now = measure(self.original, subjects, self.feeds, ctx, limit)
+        found_now = measure(self.original, subjects, self._run_feeds, ctx, limit)
         self.starting_s = watch.seconds
         for (which, result), comparison in zip(results.items(), found_now, strict=True):
             if is_too_little_time(comparison.error):
@@ -259,7 +290,8 @@ class Timer:
             base=structure(self.original),
             candidate=which,
             config=SessionConfig.of(self.ctx.target).to_json(),
-            inputs=key_of_feeds(self.feeds),
+            inputs=key_of_feeds(self._run_feeds),
+            callers=self.callers,
             alpha=round(alpha, 9),
             brief=brief,
             machine=machine_classes(self.bench),

@@ -17,7 +17,7 @@ from math import isnan
 
 from ..fingerprint import kernels
 from ..ranking import HOPE, item_drops, objections, speedup, tied
-from ..result import Constraints, Result
+from ..result import TIMES, Constraints, Result
 from ..run import Search
 from ..standing import required_speedup, speed_standing
 from .fresh_run import FreshRun
@@ -155,7 +155,7 @@ class Confirmation:
         if rival is None or rival.confirmation is None or chosen.confirmation is None:
             return None
         clear = rival.confirmation.low > chosen.confirmation.high
-        if not clear or self.search.constraints.goal != "latency":
+        if not clear or self.search.constraints.goal not in TIMES:
             return None
         tested = replace(self._looked_at(rival), standing="proved")
         against = self._objections(tested) + self._fresh_objections(tested)

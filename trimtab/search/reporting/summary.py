@@ -32,7 +32,9 @@ def outcome_lines(outcome: OutcomeData) -> list[str]:
         lines += ["", "not made or not measured:", *failed]
     lines += ["", *_legend(outcome, metric), *_confirmed(outcome)]
     name = outcome.chosen.name if outcome.chosen else "nothing"
-    return [*lines, f"Chosen: {name}. {' '.join(outcome.why)}", *outcome.marks]
+    lines += [f"Chosen: {name}. {' '.join(outcome.why)}", *outcome.marks]
+    swept = outcome.evidence.get("sweep")
+    return [*lines, "", *table(swept["header"], swept["rows"]), swept["note"]] if swept else lines
 
 
 def _legend(outcome: OutcomeData, metric: str) -> list[str]:
