@@ -26,6 +26,17 @@ def _no_rows_of_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: small work on a busy machine is slower and less even on more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A small model on disk, for the command line."""
     return cnn().save(tmp_path / "model.onnx")

@@ -9,25 +9,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from graphs import model_of
+from heard import Heard
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, PassError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
-from trimtab.core.progress import Silent
 from trimtab.passes import Equalize, Simplify
 from trimtab.passes.base import Pass, Rewrite
-
-
-class Lines(Silent):
-    """Progress that keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @dataclass(frozen=True)
@@ -66,10 +56,10 @@ def window() -> Model:
 
 
 def told(model: Model, **fields: object) -> list[str]:
-    ctx = replace(Context(progress=Lines()), **fields)
+    ctx = replace(Context(progress=Heard()), **fields)
     Nothing()(model, ctx)
-    assert isinstance(ctx.progress, Lines)
-    return ctx.progress.lines
+    assert isinstance(ctx.progress, Heard)
+    return ctx.progress.said
 
 
 def test_the_sizes_that_were_compared_on_are_told() -> None:

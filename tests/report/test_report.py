@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from heard import Heard
 from report_cases import HOSTILE, document, saved
 
 from trimtab.cli import main
 from trimtab.core.errors import DataError, MissingExtraError
-from trimtab.core.progress import Silent
 from trimtab.report import page as page_module
 from trimtab.report.charts import ECDF_POINTS, ecdf
 from trimtab.report.constraints import confirmed_rows, constraint_lines, headline, speed_text
@@ -226,15 +226,10 @@ def test_without_the_extra_the_search_keeps_its_result_and_says_what_to_install(
     def absent() -> str:
         raise MissingExtraError("the report's charts need vl-convert-python", extra="report")
 
-    said: list[str] = []
-
-    class Heard(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    heard = Heard()
     monkeypatch.setattr(page_module, "charting_script", absent)
-    assert page_module.write_report(saved(tmp_path), Heard()) == []
-    assert 'pip install "trimtab[report]"' in said[0]
+    assert page_module.write_report(saved(tmp_path), heard) == []
+    assert 'pip install "trimtab[report]"' in heard.said[0]
     assert main(["report", str(tmp_path / "result.json")]) == 2
     assert main(["report", str(tmp_path / "result.json"), "--markdown"]) == 0
 

@@ -12,21 +12,11 @@ from typing import Any
 
 import graphs
 import pytest
+from heard import Heard
 
 import trimtab
 from trimtab.core.model import Model
 from trimtab.search.store import FORMAT, ResultStore, key_of, remove_leftovers, versions
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def track(self, items: Any, label: str, total: int | None = None) -> Any:
-        yield from items
 
 
 def entries(root: Path) -> list[Path]:
@@ -95,7 +85,7 @@ def test_a_cache_of_another_format_is_left_alone_and_reported(tmp_path: Path) ->
     heard = Heard()
     assert ResultStore(tmp_path, heard).value(key_of("test", part=6), lambda: 6) == 6
     assert old.exists()
-    assert "format-0" in heard.lines[0]
+    assert "format-0" in heard.said[0]
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_search(
@@ -110,7 +100,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_search(
     monkeypatch.setattr(Path, "write_text", full)
     assert store.value(key_of("test", part=7), lambda: 7) == 7
     monkeypatch.undo()
-    assert "goes on without" in heard.lines[0]
+    assert "goes on without" in heard.said[0]
     assert entries(tmp_path) == []
     assert store.model(key_of("test", part=8), graphs.cnn).digest == graphs.cnn().digest
 

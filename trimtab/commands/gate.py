@@ -53,19 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure, judge, print and write the results."""
-    from trimtab.core.fields import convert
     from trimtab.core.files import check_output_file
-    from trimtab.core.progress import Stderr
-    from trimtab.core.units import duration
-    from trimtab.runtime_bench.bench.budgets import count_statistical
-    from trimtab.runtime_bench.devices.web_browser import is_web
     from trimtab.runtime_bench.gate.budget_file import load_gates
-    from trimtab.runtime_bench.gate.collect import Collector
-    from trimtab.runtime_bench.gate.reporters import GateOutcome, all_verdicts, lines
-    from trimtab.runtime_bench.gate.rules import ALPHA, exit_code, judge
-    from trimtab.runtime_bench.open import bench_on, device_names, runner_on
+    from trimtab.runtime_bench.gate.reporters import all_verdicts, lines
+    from trimtab.runtime_bench.gate.rules import exit_code
+    from trimtab.runtime_bench.open import device_names
 
-    seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
     gates = [
         _on(gate, device)
         for gate in load_gates(args.budgets)
@@ -75,34 +68,7 @@ def execute(args: argparse.Namespace) -> int:
     for path in (args.json, args.junit, args.markdown, args.bencher, args.benchmark_action):
         if path:
             check_output_file(path, args.budgets, parents=True)
-    alpha = ALPHA / count_statistical(gates)
-    outcomes: list[GateOutcome] = []
-    progress = Stderr()
-    # One device after the other: two runs that lock one device each would wait for ever.
-    for device in dict.fromkeys(gate.on for gate in gates):
-        name = device[0] if device else None
-        judge_on = name if name is not None and is_web(name) else None
-        with bench_on(name, progress) as bench, runner_on(judge_on) as runner:
-            for gate in (g for g in gates if g.on == device):
-                collector = Collector(
-                    gate,
-                    alpha,
-                    seconds,
-                    seed,
-                    progress,
-                    open_model=_open,
-                    bench=bench,
-                    runner=runner,
-                )
-                facts = collector.collect()
-                outcomes.append(GateOutcome(gate, facts, judge(gate, facts, alpha=alpha)))
-                # After each gate, so that an error in a later one loses nothing.
-                _write(args, outcomes, alpha)
-                if facts.interrupted:
-                    break
-        if outcomes[-1].facts.interrupted:
-            break
-    _write(args, outcomes, alpha, last=True)
+    outcomes = _judged(args, gates)
     print("\n".join(lines(outcomes)))  # noqa: T201
     _report_to_github(args.budgets, outcomes)
     if args.history:
@@ -110,6 +76,42 @@ def execute(args: argparse.Namespace) -> int:
 
         append(args.history, outcomes)
     return exit_code(all_verdicts(outcomes), args.on_inconclusive)
+
+
+def _judged(args: argparse.Namespace, gates: Sequence[Gate]) -> list[GateOutcome]:
+    """Measure and judge the gates, one device after the other, and write after each gate.
+
+    Two runs that lock one device each would wait for ever; an error in a later gate loses nothing.
+    """
+    from trimtab.core.fields import convert
+    from trimtab.core.progress import Stderr
+    from trimtab.core.units import duration
+    from trimtab.runtime_bench.bench.budgets import count_statistical
+    from trimtab.runtime_bench.devices.web_browser import is_web
+    from trimtab.runtime_bench.gate.collect import Collector
+    from trimtab.runtime_bench.gate.reporters import GateOutcome
+    from trimtab.runtime_bench.gate.rules import ALPHA, judge
+    from trimtab.runtime_bench.open import bench_on, runner_on
+
+    alpha, progress = ALPHA / count_statistical(gates), Stderr()
+    limits = alpha, duration(args.max_time), convert(int, args.seed, where="--seed")
+    outcomes: list[GateOutcome] = []
+    for device in dict.fromkeys(gate.on for gate in gates):
+        name = device[0] if device else None
+        judge_on = name if name is not None and is_web(name) else None
+        with bench_on(name, progress) as bench, runner_on(judge_on) as runner:
+            for gate in (g for g in gates if g.on == device):
+                facts = Collector(
+                    gate, *limits, progress, open_model=_open, bench=bench, runner=runner
+                ).collect()
+                outcomes.append(GateOutcome(gate, facts, judge(gate, facts, alpha=alpha)))
+                _write(args, outcomes, alpha)
+                if facts.interrupted:
+                    break
+        if outcomes[-1].facts.interrupted:
+            break
+    _write(args, outcomes, alpha, last=True)
+    return outcomes
 
 
 def _on(gate: Gate, device: str | None) -> Gate:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from heard import Heard
 from int8_graphs import chain, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes.calibration.collector import calibrate
 from trimtab.passes.calibration.outliers import typical_reach, typical_rows
@@ -23,14 +23,6 @@ from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
-
-
-class RecordingProgress(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def pixels(rows: int = 64) -> np.ndarray:
@@ -55,7 +47,7 @@ def error(made: Model, model: Model) -> float:
 @pytest.mark.parametrize("value", [1e4, -1e6, 1e30])
 @pytest.mark.parametrize("ranges", ["mse", "entropy", "percentile"])
 def test_one_broken_sample_does_not_spoil_a_range(value: float, ranges: str) -> None:
-    model, heard = chain(), RecordingProgress()
+    model, heard = chain(), Heard()
     ctx = dataclasses.replace(VNNI, progress=heard)
     made = QuantizeStatic(data=spoilt(value), ranges=ranges)(model, ctx)
     assert error(made, model) < 0.01
@@ -76,7 +68,7 @@ def test_broken_samples_among_many_are_left_out_together() -> None:
 def test_large_values_that_all_samples_have_are_kept(method: str) -> None:
     x = pixels()
     x[:, 0, 0, 0] = 3e4
-    heard = RecordingProgress()
+    heard = Heard()
     ctx = dataclasses.replace(VNNI, progress=heard)
     found = calibrate(chain(), ["x"], Dataset.of_arrays({"x": x}), ctx)
     assert found["x"].histogram.start + found["x"].histogram.width >= 3e4
@@ -92,7 +84,7 @@ def test_minmax_keeps_all_values() -> None:
 
 @pytest.mark.parametrize("rows", [2, 7])
 def test_few_samples_have_no_outliers(rows: int) -> None:
-    heard = RecordingProgress()
+    heard = Heard()
     data = spoilt(1e6, rows=rows, samples=(1,))
     calibrate(chain(), ["x"], data, dataclasses.replace(VNNI, progress=heard))
     assert not heard.said
@@ -128,7 +120,7 @@ def test_pruning_fits_nothing_to_a_broken_sample(batch: str) -> None:
           b = Relu (a)
           y = Conv <pads = [1, 1, 1, 1]> (b, w2)
         }}"""
-    model, heard = graph(text, w1=(16, 8, 3, 3), w2=(8, 16, 3, 3)), RecordingProgress()
+    model, heard = graph(text, w1=(16, 8, 3, 3), w2=(8, 16, 3, 3)), Heard()
     step = PruneChannels(ratio=0.5, samples=64)
     clean = step(model, dataclasses.replace(VNNI, data=spoilt(1.0)))
     made = step(model, dataclasses.replace(VNNI, data=spoilt(1e6), progress=heard))

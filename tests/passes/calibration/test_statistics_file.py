@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from heard import Heard
 from int8_graphs import chain, normal, residual
 
 from trimtab.core.context import Context
@@ -50,15 +51,6 @@ def test_any_other_file_is_refused(tmp_path, content):
 
 
 def test_few_samples_are_reported():
-    said = []
-
-    class Spy:
-        def track(self, items, label, total=None):
-            yield from items
-
-        def say(self, text):
-            said.append(text)
-
-    model = chain()
-    QuantizeStatic(data=normal(model, rows=3))(model, Context(target=VNNI.target, progress=Spy()))
-    assert said == ["Only 3 samples to calibrate on: ranges may be too narrow"]
+    model, heard = chain(), Heard()
+    QuantizeStatic(data=normal(model, rows=3))(model, Context(target=VNNI.target, progress=heard))
+    assert heard.said == ["Only 3 samples to calibrate on: ranges may be too narrow"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import pytest
+from heard import Heard
 from int8_graphs import chain, graph, linear, normal
 
 from trimtab.cli import main
@@ -17,7 +18,6 @@ from trimtab.core.errors import DataError, ModelError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.static import QuantizeStatic
@@ -134,17 +134,9 @@ def test_one_enormous_value_does_not_take_the_levels_of_all_others():
     assert error(searched, model, usual) < 0.3 * spoilt
 
 
-class RecordingProgress(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 @pytest.mark.parametrize(("rows", "warns"), [(7, True), (8, False)])
 def test_fewer_than_eight_samples_are_reported(rows, warns):
-    heard = RecordingProgress()
+    heard = Heard()
     model = linear()
     ctx = dataclasses.replace(VNNI, progress=heard, data=normal(model, rows=rows))
     QuantizeStatic()(model, ctx)

@@ -26,13 +26,7 @@ from trimtab.passes.training.torch_graph import checkpoint, to_module
 from trimtab.passes.training.torch_graph.augment import UNAUGMENTED, Augment, resolve_augmentation
 from trimtab.passes.training.torch_graph.batches import fitted_rows, make_batches
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SHORT = {"epochs": 8, "batch": 16, "learning_rate": 5e-3}

@@ -14,6 +14,7 @@ from pathlib import Path
 import graphs
 import numpy as np
 import pytest
+from heard import Heard
 from sshd import Server, keygen, sshd
 
 from trimtab.cli import main
@@ -43,14 +44,6 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     graphs.cnn().save(base)
     graphs.cnn().save(other)
     return base, other
-
-
-class RecordedProgress(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.mark.slow
@@ -116,7 +109,7 @@ def test_the_doctor_diagnoses_there(
 
 @pytest.mark.slow
 def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> None:
-    feeds, progress, found = random_feeds(graphs.cnn()), RecordedProgress(), []
+    feeds, progress, found = random_feeds(graphs.cnn()), Heard(), []
     device = Ssh.parse(server.address)
 
     def second() -> None:
@@ -127,12 +120,12 @@ def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> Non
         thread = threading.Thread(target=second)
         thread.start()
         bench.measure([files[1]], feeds, HOW, Silent())
-        while not progress.lines:
+        while not progress.said:
             time.sleep(0.05)
         assert not found
     thread.join(timeout=60)
     assert found
-    assert "in use by" in progress.lines[0]
+    assert "in use by" in progress.said[0]
 
 
 @pytest.mark.slow
@@ -288,14 +281,14 @@ def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_pat
     made_wheel(folder, "trimtab", *required_distributions())
     for name in required_distributions():
         made_wheel(folder, name.replace("-", "_").lower())
-    progress = RecordedProgress()
+    progress = Heard()
     found = install(bare, progress, folder)
     assert found.ready
     assert found.facts["packages"]["trimtab"] == "99.0"
-    assert sum("sending" in line for line in progress.lines) == 1 + len(required_distributions())
-    again = RecordedProgress()
+    assert sum("sending" in line for line in progress.said) == 1 + len(required_distributions())
+    again = Heard()
     install(bare, again, folder)
-    assert not any("sending" in line for line in again.lines)
+    assert not any("sending" in line for line in again.said)
 
 
 def test_a_folder_without_a_wheel_of_trimtab_is_refused(server: Server, tmp_path: Path) -> None:

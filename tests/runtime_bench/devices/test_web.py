@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx.parser
 import pytest
+from heard import Heard
 from int8_graphs import normal, residual
 
 from trimtab.cli import main
@@ -48,13 +49,7 @@ def contender(bench: WebBench, model: Model, folder: Path) -> WebContender:
 
 
 def test_models_are_compared_in_the_browser(bench: WebBench) -> None:
-    said: list[str] = []
-
-    class Heard(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
-    bench.progress = Heard()
+    heard = bench.progress = Heard()
     model = residual()
     (found,) = bench.compare(
         model, [model], random_feeds(model), Timing(CONFIG, max_seconds=4), Silent()
@@ -62,7 +57,7 @@ def test_models_are_compared_in_the_browser(bench: WebBench) -> None:
     assert found.base.samples_ns
     assert found.candidate.samples_ns
     assert "onnxruntime-web" in found.base.environment.onnxruntime
-    assert [float(text.split(" by ")[1].split()[0]) < 1e-4 for text in said] == [True, True]
+    assert [float(text.split(" by ")[1].split()[0]) < 1e-4 for text in heard.said] == [True, True]
 
 
 def test_a_page_that_dies_is_one_message_and_the_others_go_on(

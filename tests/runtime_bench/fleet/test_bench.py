@@ -18,6 +18,7 @@ from pathlib import Path
 import graphs
 import numpy as np
 import pytest
+from heard import Heard
 from sshd import sshd
 
 from trimtab.cli import main
@@ -42,14 +43,6 @@ from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
 pytest.importorskip("distributed", reason="needs Dask: pip install trimtab[fleet]")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
-
-
-class RecordedProgress(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def free_port() -> int:
@@ -137,7 +130,7 @@ def test_optimize_measures_on_the_fleet(running: LocalFleet, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, Path]) -> None:
     both = [at(running, name) for name in ("pi5", "orin")]
-    with bench_on_all(",".join(both), RecordedProgress()) as bench:
+    with bench_on_all(",".join(both), Heard()) as bench:
         feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=40.0, resolution=0.5)
         (found,) = bench.compare(files[0], [files[1]], feeds, how, Silent())
         assert bench.target(1).threads == 1
@@ -152,7 +145,7 @@ def test_one_token_means_one_measurement_at_a_time(
 ) -> None:
     address, progress = (
         FleetAddress.parse(at(running, "pi5")),
-        [RecordedProgress(), RecordedProgress()],
+        [Heard(), Heard()],
     )
     spans: list[tuple[float, float]] = []
 
@@ -169,7 +162,7 @@ def test_one_token_means_one_measurement_at_a_time(
     for thread in threads:
         thread.join(timeout=90)
     assert len(spans) == 2
-    assert any("waiting for its turn" in line for t in progress for line in t.lines)
+    assert any("waiting for its turn" in line for t in progress for line in t.said)
 
 
 @pytest.mark.slow
@@ -177,7 +170,7 @@ def test_a_worker_that_dies_is_replaced_by_another_with_such_a_device(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, tmp_path / "cache")
-    progress, found = RecordedProgress(), []
+    progress, found = Heard(), []
     with (
         LocalFleet(["a", "b"], port=free_port(), common="board") as running,
         FleetBench(FleetAddress.parse(at(running, "board")), progress) as bench,
@@ -192,7 +185,7 @@ def test_a_worker_that_dies_is_replaced_by_another_with_such_a_device(
         running.workers[measuring(bench)].send_signal(signal.SIGKILL)
         thread.join(timeout=90)
     assert found[0].samples_ns
-    assert any("was lost; again on" in line for line in progress.lines)
+    assert any("was lost; again on" in line for line in progress.said)
 
 
 def measuring(bench: FleetBench) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,7 @@ from trimtab.passes.training.torch_graph import to_module, write_back
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def exported(network: torch.nn.Module, inputs: dict[str, torch.Tensor], opset: int = 20) -> Model:

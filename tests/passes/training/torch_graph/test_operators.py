@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from torch_cases import BOOL, FLOAT, INT64, agrees, floats, ints, one_node, same
 
 from trimtab.core.errors import ModelError
@@ -17,12 +14,7 @@ X = floats(2, 3, 5, 6)
 POSITIVE = floats(2, 3, 5, 6, low=0.1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_knows_the_operators_of_vision_and_language_models() -> None:
