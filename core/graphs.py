@@ -7,8 +7,11 @@ operators has two spellings. Both are put right while a model is read, and nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 #: Second spelling of the domain of ONNX's own operators.
 _LONG_DOMAIN = "ai.onnx"
@@ -72,3 +75,23 @@ def values_inside(node: ir.Node) -> Iterator[ir.Value]:
         for inner in graph.all_nodes():
             yield from (value for value in inner.inputs if value is not None)
         yield from graph.outputs
+
+
+def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return the tensor of a constant value; None if it is not constant."""
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
+        return producer.attributes["value"].as_tensor()
+    return value.const_value
+
+
+def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
+    """Return the array of a constant, None of another value."""
+    tensor = constant_of(value)
+    if value is None or tensor is not None:
+        return None if tensor is None else tensor.numpy()
+    maker = value.producer()
+    held = maker.attributes.values() if maker is not None and maker.op_type == "Constant" else ()
+    return next((np.asarray(attribute.value) for attribute in held), None)

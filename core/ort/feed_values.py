@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..graphs import constant_array
 from ..model import Model, TensorSpec
 
 Kind = Literal["normal", "pixels", "integers", "ones", "zeros", "constant", "text"]
@@ -239,21 +240,6 @@ def _shift(node: ir.Node, index: int) -> float | None:
 def _other(node: ir.Node, index: int) -> NDArray[Any] | None:
     """Return the constant that an operator of two inputs reads beside the one at `index`."""
     return constant_array(node.inputs[1 - index]) if len(node.inputs) == 2 and index < 2 else None
-
-
-def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
-    """Return the array of a constant, None of another value."""
-    if value is None:
-        return None
-    tensor = value.const_value
-    maker = value.producer()
-    if tensor is None and maker is not None and maker.op_type == "Constant":
-        attribute = next(iter(maker.attributes.values()), None)
-        if attribute is None:
-            return None
-        tensor = attribute.value if attribute.type == ir.AttributeType.TENSOR else None
-        return tensor.numpy() if tensor is not None else np.asarray(attribute.value)
-    return tensor.numpy() if tensor is not None else None
 
 
 def _whole(value: ir.Value | None) -> bool:

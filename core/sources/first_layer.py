@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..data import Array, Floats
+from ..graphs import constant_array
 from ..model import Model
-from ..ort.feed_values import constant_array, values_of
+from ..ort.feed_values import values_of
 
 #: Factor between spreads, or distance of means in spreads, from which a picture does not fit.
 APART = 4.0

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from trimtab.core.graphs import constant_array
+
 from ..quantization.qdq.fill_channels import filled_image
-from .constants import array_of
 
 #: Operators whose quantizer belongs to the operator before them.
 FOLLOWERS = frozenset(
@@ -51,7 +52,7 @@ def _is_constant(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
     if producer is not None and producer.op_type == "DequantizeLinear":
         return _is_constant(producer.inputs[0])
-    return array_of(value) is not None
+    return constant_array(value) is not None
 
 
 def computing_reader(value: ir.Value) -> tuple[ir.Node, int]:

@@ -10,11 +10,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.data import Floats32
+from trimtab.core.graphs import constant_array
 from trimtab.core.model import Model
 
 from ..graph.queries import input_at
 from ..quantization.qdq.fill_channels import filled_weight
-from .constants import array_of
 
 #: Suffixes that quantizers append to the names of tensors.
 _SUFFIX = re.compile(
@@ -44,7 +44,7 @@ class BaselineMatcher:
         for node in baseline.graph:
             self._producers.update({v.name: node for v in node.outputs if v.name})
             for value in node.inputs:
-                array = array_of(value)
+                array = constant_array(value)
                 if array is not None and array.dtype.kind == "f" and value and value.name:
                     self._constants.setdefault(value.name, array.astype(np.float32, copy=False))
                     self._readers.setdefault(value.name, node)
@@ -138,7 +138,7 @@ def _bounds(node: ir.Node) -> Bounds:
         return 0.0, np.inf
     if node.op_type != "Clip":
         return NO_BOUNDS
-    low, high = (array_of(input_at(node, i)) for i in (1, 2))
+    low, high = (constant_array(input_at(node, i)) for i in (1, 2))
     return (
         node.attributes.get_float("min", -np.inf if low is None else float(low)),
         node.attributes.get_float("max", np.inf if high is None else float(high)),

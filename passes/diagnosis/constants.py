@@ -1,4 +1,4 @@
-"""Constants of a graph: reading, adding, unpacking; and unique names."""
+"""Constants that are added or unpacked, under unique names."""
 
 from __future__ import annotations
 
@@ -25,16 +25,6 @@ def add_initializer(graph: ir.Graph, base: str, array: Any) -> ir.Value:
     value = ir.val(name, const_value=ir.tensor(np.asarray(array), name=name))
     graph.register_initializer(value)
     return value
-
-
-def array_of(value: OptionalValue) -> NDArray[np.generic] | None:
-    """Return the array of a constant, None for any other value."""
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
-        return producer.attributes["value"].as_tensor().numpy()
-    return None if value.const_value is None else value.const_value.numpy()
 
 
 def unpack_nbits(

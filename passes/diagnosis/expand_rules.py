@@ -8,8 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.graphs import constant_array
+
 from ..graph.queries import input_at, only_user, producer
-from .constants import OptionalValue, add_initializer, array_of, unpack_nbits
+from .constants import OptionalValue, add_initializer, unpack_nbits
 from .qdq_writer import (
     QuantizedTensor,
     insert_before,
@@ -51,7 +53,7 @@ def _layer(
     """Replace a layer whose int32 bias has the scale of the data times that of the weight."""
     tensors = [quantized_input(node, 0), quantized_input(node, 3, axis=axis)]
     if bias is not None:
-        a, b = (array_of(tensor.scale) for tensor in tensors)
+        a, b = (constant_array(tensor.scale) for tensor in tensors)
         if a is None or b is None:
             return
         scales = np.multiply(a.reshape(-1), b.reshape(-1), dtype=np.float64).astype(np.float32)
@@ -103,15 +105,17 @@ def _scaled(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:
         return None
     scales = next((v for v in scaling.inputs if v is not cast.outputs[0]), None)
     product = producer(scales, "Mul")
-    constants = [v for v in product.inputs if v and array_of(v) is not None] if product else []
+    constants = (
+        [v for v in product.inputs if v and constant_array(v) is not None] if product else []
+    )
     return (scaling, constants[0]) if len(constants) == 1 else None
 
 
 def _nbits(graph: ir.Graph, node: ir.Node) -> None:
     """Replace MatMulNBits by a MatMul with the dequantized weight."""
     data, packed, scales = node.inputs[:3]
-    numbers, sizes = array_of(packed), array_of(scales)
-    zeros = array_of(input_at(node, 3))
+    numbers, sizes = constant_array(packed), constant_array(scales)
+    zeros = constant_array(input_at(node, 3))
     if numbers is None or sizes is None or len(node.inputs) > 4:
         return
     depth, width, bits, block = (
@@ -129,10 +133,10 @@ def _table(graph: ir.Graph, node: ir.Node) -> None:
     """Move a DequantizeLinear after a Gather from an int8 table before it."""
     table, rows = node.inputs[0], node.outputs[0]
     readers = [use.node for use in rows.uses()]
-    if array_of(table) is None or rows.is_graph_output():
+    if constant_array(table) is None or rows.is_graph_output():
         return
     for reader in readers:
-        scale = array_of(reader.inputs[1]) if reader.op_type == "DequantizeLinear" else None
+        scale = constant_array(reader.inputs[1]) if reader.op_type == "DequantizeLinear" else None
         if scale is None or scale.size != 1:
             return
     for reader in readers:

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.graphs import constant_array
+
 from ..graph.queries import input_at
-from .constants import array_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class IntegerGrid:
 
 def grid_of(node: ir.Node) -> IntegerGrid | None:
     """Read the grid of a QuantizeLinear or DequantizeLinear; None where it is not constant."""
-    stored, scale, zero = (array_of(input_at(node, i)) for i in range(3))
+    stored, scale, zero = (constant_array(input_at(node, i)) for i in range(3))
     if scale is None or scale.ndim > 1:
         return None
     kind: np.dtype[Any] = np.dtype(np.uint8) if zero is None else zero.dtype

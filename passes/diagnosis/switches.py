@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.graphs import constant_array
 from trimtab.core.model import Model
 from trimtab.core.ort.overflow import SAFE_SUM, largest_pairs
 
@@ -29,7 +30,7 @@ from .attribution import (
     quantizer_chain,
 )
 from .baseline_matcher import NO_BOUNDS, BaselineMatcher, Bounds
-from .constants import add_initializer, array_of, fresh_name
+from .constants import add_initializer, fresh_name
 from .expand import MOVES, expand_to_qdq
 from .grids import IntegerGrid, grid_of
 from .layers import Activation, Constant, DiagnosedLayer, Kind
@@ -106,12 +107,12 @@ class _Builder:
 
     def build(self, unswitched: Sequence[str]) -> SwitchableModel:
         chains = [quantizer_chain(n) for n in self.graph if n.op_type == "DequantizeLinear"]
-        constants = [chain for origin, chain in chains if array_of(origin) is not None]
+        constants = [chain for origin, chain in chains if constant_array(origin) is not None]
         # Weights first: their match shows the match of their layer's bias and Relu.
         for chain in sorted(constants, key=lambda chain: input_position(chain[-1].outputs[0])):
             self._rounded_constant(chain)
         for origin, chain in chains:
-            if origin is not None and array_of(origin) is None and len(chain) == 2:
+            if origin is not None and constant_array(origin) is None and len(chain) == 2:
                 self._activation(origin, chain)
         self._float_constants()
         keys = sorted(self.layers, key=lambda key: self.order.get(key, -1))
@@ -172,7 +173,7 @@ class _Builder:
 
     def _rounded_constant(self, chain: Sequence[ir.Node]) -> None:
         result, grid = chain[-1].outputs[0], grid_of(chain[-1])
-        stored = array_of(chain[0].inputs[0])
+        stored = constant_array(chain[0].inputs[0])
         if grid is None or stored is None or not result.uses():
             return
         if len(chain) == 2:  # a float constant that is rounded in each run
@@ -186,7 +187,7 @@ class _Builder:
         if self.matcher is None:
             return
         for name, value in list(self.graph.initializers.items()):
-            stored = array_of(value)
+            stored = constant_array(value)
             ops = {use.node.op_type for use in value.uses()}
             if stored is None or stored.dtype != np.float32 or not ops or ops & QUANTIZERS:
                 continue

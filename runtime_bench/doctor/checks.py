@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.graphs import constant_of
 from trimtab.core.ort.int8_share import FLOAT_OPS, QDQ_OPS
 
 from .findings import Finder, Finding, GraphFacts
-from .graph import REORDERS, constant_of, dequantized_by, is_constant, makes_int8
+from .graph import REORDERS, dequantized_by, is_constant, makes_int8
 from .islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 
 #: Layout changes that a graph needs: one after its input, one before its output.

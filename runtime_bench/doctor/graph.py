@@ -59,16 +59,6 @@ def is_constant(value: ir.Value | None) -> bool:
     return value.const_value is not None or value.is_initializer()
 
 
-def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the tensor of a constant value; None if it is not constant."""
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
-        return producer.attributes["value"].as_tensor()
-    return value.const_value
-
-
 def dequantized_by(value: ir.Value | None) -> ir.Node | None:
     """Return the DequantizeLinear that a value comes from; None if it has another source."""
     producer = value.producer() if value is not None else None

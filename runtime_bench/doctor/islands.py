@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.graphs import constant_of
 from trimtab.core.ort.int8_share import FLOAT_OPS
 
 from .findings import Finding, GraphFacts
-from .graph import Island, constant_of, dequantized_by, is_constant, key_of
+from .graph import Island, dequantized_by, is_constant, key_of
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel
 #: (its qdq_selector_action_transformer), or drops them because the operator only moves values.

@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..doctor.graph import constant_of, dequantized_by, is_constant
+from trimtab.core.graphs import constant_of
+
+from ..doctor.graph import dequantized_by, is_constant
 from .table import SupportRule, SupportTable
 from .tensors import PlacedGraph
 
