@@ -62,15 +62,9 @@ def _command_list() -> str:
 
 def _command(name: str) -> str:
     parser = registry.parser_of(name, registry.command(name))
-    words = [_words(a) for a in parser._actions if not a.option_strings]  # noqa: SLF001
-    needed = [
-        f"{a.option_strings[0]} {_words(a)}"
-        for a in parser._actions  # noqa: SLF001
-        if a.option_strings and a.required
-    ]
-    usage = " ".join([f"trimtab {name}", *words, *needed, "[options]"])
-    parts = [f"# trimtab {name}", f"```\n{usage}\n```", _prose(parser.description or "")]
-    examples = _examples().get(name, [])
+    module = registry.command(name)
+    parts = [f"# trimtab {name}", f"```\n{parser.usage}\n```", _prose(module.__doc__ or "")]
+    examples = _examples().get(name, [(module.EXAMPLE, "")])
     if examples:
         lines = "\n".join(f"# {said}\n{line}" if said else line for line, said in examples)
         parts.append(f"## Examples\n\n```bash\n{lines}\n```")
@@ -85,7 +79,7 @@ def _command(name: str) -> str:
 
 
 def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str, str]:
-    words = _words(action)
+    words = registry.words_of(action)
     value = "" if action.nargs == 0 else f" {words}"
     names = ", ".join(f"`{o}{value}`" for o in action.option_strings) or f"`{words}`"
     text = (action.help or "") % {**vars(action), "prog": parser.prog}
@@ -95,13 +89,6 @@ def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[s
     rest = default.partition(")")[2] if ")" in default else ""
     default = default.partition(")")[0].strip(" :")
     return names, _plain(text + rest), f"`{default}`" if default and action.nargs != 0 else ""
-
-
-def _words(action: argparse.Action) -> str:
-    """Return what a person writes for the value of an argument."""
-    if action.choices is not None and action.metavar is None:
-        return "{" + ",".join(map(str, action.choices)) + "}"
-    return action.metavar if isinstance(action.metavar, str) else action.dest.upper()
 
 
 @functools.cache

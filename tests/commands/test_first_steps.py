@@ -9,6 +9,8 @@ import io
 import json
 import logging
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 from graphs import model_of
 
 from trimtab.cli import main
-from trimtab.commands.registry import names
+from trimtab.commands.registry import command, names, parser_of
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.metrics.metric import Quality
@@ -175,6 +177,9 @@ def test_helps_use_words_for_values_and_show_no_empty_default(name, capsys) -> N
     ):
         assert odd not in text
     assert "--quiet" in text
+    assert re.match(rf"usage: trimtab {name} .*\[options\] for example: trimtab {name}\b", text)
+    example = shlex.split(command(name).EXAMPLE)
+    parser_of(name, command(name)).parse_intermixed_args(example[2:])
 
 
 REFUSED: list[Callable[[], object]] = [

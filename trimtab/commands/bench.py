@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .bench_request import BenchRequest
 
 SUMMARY = "measure models or programs against each other"
+EXAMPLE = "trimtab bench float.onnx int8.onnx --max-time 30s"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

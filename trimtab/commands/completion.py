@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "print a script that completes commands and options in a shell"
+EXAMPLE = "trimtab completion bash"
 SHELLS = ("bash", "zsh", "tcsh")
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "manage boards and other machines to measure on"
+EXAMPLE = "trimtab device add pi5 ssh://me@pi5.local"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

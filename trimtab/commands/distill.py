@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "train a smaller model to imitate a larger one"
+EXAMPLE = "trimtab distill --teacher float.onnx --student pruned:0.5 -o small.onnx --data train.npz"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trimtab.core.ort.session import Feeds
 
 SUMMARY = "diagnose why a model is slow, or an int8 model wrong: causes and fixes"
+EXAMPLE = "trimtab doctor int8.onnx --baseline float.onnx --data calib.npz"
 _BOTH = argparse.BooleanOptionalAction
 #: Share of the time for errors, where sums are checked for overflow after them.
 ERRORS = 0.8

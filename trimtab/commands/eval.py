@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trimtab.core.ort.session import SessionConfig
 
 SUMMARY = "quality of a model on data"
+EXAMPLE = "trimtab eval int8.onnx --reference float.onnx --data eval.npz"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

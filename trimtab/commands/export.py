@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 SUMMARY = "export a PyTorch module to ONNX, parity proved"
+EXAMPLE = "trimtab export mypackage.net:make_net --weights net.safetensors -o float.onnx"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

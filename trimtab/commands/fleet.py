@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "start a fleet of local devices, to try"
+EXAMPLE = "trimtab fleet up --local 2"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.compare import ModelOrPath
 
 SUMMARY = "check a model against its budgets, for CI"
+EXAMPLE = "trimtab gate budgets.yaml --max-time 60s --junit gate.xml"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

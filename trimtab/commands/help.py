@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "show the options of a command"
+EXAMPLE = "trimtab help quantize"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "show the figures of past gates over time"
+EXAMPLE = "trimtab history gates.db"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

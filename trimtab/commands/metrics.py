@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "list the metrics and what they need"
+EXAMPLE = "trimtab metrics"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,10 @@ def command(name: str) -> ModuleType:
         return apply([kind.from_json(parsed_fields(args, kind))], args)
 
     module = ModuleType(name, kind.summary())
-    module.__dict__.update(SUMMARY=kind.summary(), configure=configure, execute=execute)
+    example = f"trimtab {name} float.onnx -o out.onnx"
+    example += " --data calib.npz" if "data" in kind.fields() else ""
+    parts = {"SUMMARY": kind.summary(), "EXAMPLE": example}
+    module.__dict__.update(parts, configure=configure, execute=execute)
     return module
 
 
@@ -65,6 +68,7 @@ def check_output_of(args: argparse.Namespace, *sources: str) -> None:
 def add_context_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a context, except those that the pass has as a field."""
     taken = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+    place = parser.add_argument_group("where it runs")
     for option, metavar, text in (
         ("--data", "DATA", "calibration data: .npz, folder, or module:callable"),
         ("--target", "NAME", "machine to run on: auto or a preset (default auto)"),
@@ -72,10 +76,11 @@ def add_context_options(parser: argparse.ArgumentParser) -> None:
         ("--seed", "N", "random seed (default 0)"),
     ):
         if option not in taken:
-            parser.add_argument(option, metavar=metavar, help=text)
+            group = parser if option == "--data" else place
+            group.add_argument(option, metavar=metavar, help=text)
     if "--shape" not in taken:
         text = "size of an input that the model leaves free, as input=1x3x320x320; repeatable"
-        parser.add_argument("--shape", action="append", default=[], metavar="NAME=SIZES", help=text)
+        place.add_argument("--shape", action="append", default=[], metavar="NAME=SIZES", help=text)
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: str) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..search.time_budget import TimeBudget
 
 SUMMARY = "find the best model that satisfies your constraints"
+EXAMPLE = "trimtab optimize float.onnx -o out --data calib.npz --eval eval.npz --max-drop 1%"
 _OPTIONS = (
     ("--eval", "DATA", "evaluation data (default: a split of --data)"),
     ("--metric", "NAME", "metric of quality: top1, ..., or module:callable"),

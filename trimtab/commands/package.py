@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trimtab.core.sources.preprocess import Preprocess
 
 SUMMARY = "package a model for mobile, web or server, with samples of code"
+EXAMPLE = "trimtab package out -o deploy --for mobile"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "list the passes with fields and defaults"
+EXAMPLE = "trimtab passes quantize-static"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "list the execution providers, their devices, and what is missing"
+EXAMPLE = "trimtab providers"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

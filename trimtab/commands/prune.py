@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
 SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
+EXAMPLE = "trimtab prune float.onnx -o pruned.onnx --channels 30% --data calib.npz"
 #: Fields whose option has another name.
 OPTIONS = {"ratio": "--channels"}
 #: Seconds for measuring the latency before and after.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..report.pass_outcome import PassOutcome
 
 SUMMARY = "quantize to int8 or int4: best known order, static, dynamic, or weights only"
+EXAMPLE = "trimtab quantize float.onnx -o int8.onnx --data calib.npz"
 MODES = {
     "auto": "quantize-auto",
     "static": "quantize-static",

@@ -87,14 +87,35 @@ def parser_of(name: str, module: ModuleType) -> Parser:
     """Return the parser of a command, with the options of its data and of every command."""
     parser = Parser(
         prog=f"trimtab {name}",
-        description=module.__doc__ or module.SUMMARY,
+        description=f"for example: {module.EXAMPLE}\n\n{module.__doc__ or module.SUMMARY}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     module.configure(parser)
     data_options.add(parser)
+    group = parser.add_argument_group("what it tells")
     for option, (short, text) in GENERAL.items():
-        parser.add_argument(*([short] if short else []), option, action="store_true", help=text)
+        group.add_argument(*([short] if short else []), option, action="store_true", help=text)
     text = "tell where the time went; --timings=FILE writes it as JSON"
-    parser.add_argument(TIMINGS, nargs="?", metavar="FILE", help=text)
+    group.add_argument(TIMINGS, nargs="?", metavar="FILE", help=text)
+    parser.usage = f"{parser.prog} {' '.join([*_needed(parser), '[options]'])}"
     return parser
+
+
+def _needed(parser: argparse.ArgumentParser) -> list[str]:
+    """Return what the usage of a command names: its arguments, and the options that it needs."""
+    found = []
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        word = words_of(action)
+        if not action.option_strings:
+            found.append(f"[{word}]" if action.nargs in {"?", "*"} else word)
+        elif action.required:
+            found.append(f"{action.option_strings[0]} {word}")
+    return found
+
+
+def words_of(action: argparse.Action) -> str:
+    """Return what a person writes for the value of an argument."""
+    if action.choices is not None and action.metavar is None:
+        return "{" + ",".join(map(str, action.choices)) + "}"
+    return action.metavar if isinstance(action.metavar, str) else action.dest.upper()

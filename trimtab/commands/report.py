@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "draw the report of a search again, as a page or as Markdown"
+EXAMPLE = "trimtab report out/result.json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "apply a recipe"
+EXAMPLE = "trimtab run out/recipe.yaml float.onnx -o again.onnx"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

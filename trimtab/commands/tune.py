@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..report.pass_outcome import PassOutcome
 
 SUMMARY = "try exact rewrites and session options, kept if faster"
+EXAMPLE = "trimtab tune float.onnx -o tuned.onnx --time 2m"
 #: Share of the time for session options.
 SESSION_SHARE = 0.3
 
