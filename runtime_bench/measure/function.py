@@ -77,7 +77,7 @@ class FunctionContender:
     def time(self, runs: int) -> Runs:
         """See `Contender`."""
         answer = self._ask("run", do="time", runs=runs)
-        return Runs(tuple(answer["ns"]), tuple(answer["switches"]))
+        return Runs.from_json(answer)
 
     def close(self) -> None:
         """See `Contender`."""

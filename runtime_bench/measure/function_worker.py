@@ -53,7 +53,7 @@ class FunctionWorker(CommandServer):
     def do_time(self, runs: int) -> Message:
         """Time a number of consecutive calls."""
         timed = time_calls(self.call, runs)
-        return {"ns": timed.ns, "switches": timed.switches}
+        return timed.to_json()
 
 
 def _check_parameters(function: Any, where: str) -> None:

@@ -163,7 +163,7 @@ class BoundCaller:
         first = time_calls(self.run, 1)
         self._fix_outputs()
         rest = time_calls(self.run, runs - 1)
-        return Runs(first.ns + rest.ns, first.switches + rest.switches)
+        return replace(rest, ns=first.ns + rest.ns, switches=first.switches + rest.switches)
 
     def _fix_outputs(self) -> None:
         """Bind the outputs to where this run wrote them."""

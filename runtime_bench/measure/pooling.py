@@ -13,6 +13,7 @@ from math import exp, nan
 from ..machine.noise_check import NoiseCheck
 from ..stats.e_process import PairedTest
 from ..stats.verdict import decide, evidence, interval
+from .timing import mean_cost
 from .values import Comparison, Measurement
 
 
@@ -49,6 +50,8 @@ def _joined(parts: Sequence[Measurement]) -> Measurement:
         samples_ns=tuple(ns for m in parts for ns in m.samples_ns),
         switches=tuple(n for m in parts for n in m.switches) if counted else (),
         noise_check=_noisiest([m.noise_check for m in parts]),
+        cpu_ns=mean_cost([(len(m.samples_ns), m.cpu_ns) for m in parts]),
+        instructions=mean_cost([(len(m.samples_ns), m.instructions) for m in parts]),
     )
 
 

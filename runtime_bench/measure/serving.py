@@ -18,6 +18,7 @@ from typing import BinaryIO
 from trimtab.core.errors import RunError, TrimtabError
 
 from .protocol import Message, pack_error, receive, send
+from .timing import instruction_counter
 
 
 class CommandServer:
@@ -68,6 +69,7 @@ def die_with_parent(
 
 def serve_stdin(server: CommandServer, *, prints_to: int = 2) -> None:
     """Serve on stdin and stdout; what libraries print goes to another descriptor."""
+    instruction_counter()  # before a session starts its threads
     folder = sys.argv[1] if len(sys.argv) > 1 else None
     if hasattr(select, "poll"):  # not on Windows
         threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()

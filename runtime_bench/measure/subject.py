@@ -20,7 +20,7 @@ from .contender import Contender
 from .feeds import describe
 from .program import Program
 from .sampling import BlockPair
-from .timing import Runs
+from .timing import Runs, mean_cost
 from .values import Comparison, Measurement
 
 ModelOrPath = Model | str | Path
@@ -137,6 +137,8 @@ class Reporter:
             describe(self.feeds),
             self.interrupted,
             contender.placement,
+            mean_cost([(len(runs.ns), runs.cpu_ns) for runs in slots]),
+            mean_cost([(len(runs.ns), runs.instructions) for runs in slots]),
         )
 
     def comparison(

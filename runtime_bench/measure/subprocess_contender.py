@@ -97,7 +97,7 @@ class SubprocessContender:
         else:
             answer = self._ask("run", do="time", runs=runs)
         self._run_seconds = max(self._run_seconds, sum(answer["ns"]) / 1e9)
-        return Runs(tuple(answer["ns"]), tuple(answer["switches"]))
+        return Runs.from_json(answer)
 
     def peak_bytes(self) -> int:
         """Return the peak resident set since the load, above what was resident before."""

@@ -48,6 +48,7 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
             f"block: differences within {first.resolution:.1%} may come from where their memory "
             "lies; a longer --max-time averages it"
         )
+    notes += [text for c in comparisons if (text := witness_text(c))]
     blocks = ", ".join(str(c.blocks) for c in comparisons)
     level = 1 - first.alpha * len(comparisons)
     notes.append(
@@ -55,6 +56,31 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
         f"same means within {first.resolution:.1%}"
     )
     return [*lines, *notes, *_environment_lines([first.base, *(c.candidate for c in comparisons)])]
+
+
+def witness_text(comparison: Comparison) -> str:
+    """Return what a run costs the processor relative to the base; "" where the clock decides.
+
+    Waiting for a processor costs none, so this stands where other work blurs the times. It decides
+    nothing: fewer instructions may take longer.
+    """
+    base, candidate = comparison.base, comparison.candidate
+    quiet = base.noise_check.fit and candidate.noise_check.fit
+    if comparison.verdict != "inconclusive" and quiet:
+        return ""
+    costs = [
+        f"{mine / other:.2f} of the {name}"
+        for name, mine, other in (
+            ("CPU time", candidate.cpu_ns, base.cpu_ns),
+            ("instructions", candidate.instructions, base.instructions),
+        )
+        if mine and other
+    ]
+    if not costs:
+        return ""
+    return (
+        f"second witness: a run of {candidate.model} takes {' and '.join(costs)} of one of the base"
+    )
 
 
 def measurement_lines(found: Sequence[Measurement], *, per_second: bool = False) -> list[str]:

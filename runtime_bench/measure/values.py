@@ -40,6 +40,8 @@ class Measurement:
         inputs: shape and type of each input by name, "1x3x32x32 float32".
         interrupted: true if the user stopped it; the samples until then are valid.
         placement: placement of its nodes and cost of copies; None for the CPU's own provider.
+        cpu_ns: mean CPU time of a run, of all threads of its process; 0 if not counted.
+        instructions: mean instructions of a run; 0 where machine or kernel do not count them.
     """
 
     model: str
@@ -53,6 +55,8 @@ class Measurement:
     inputs: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
     placement: Placement | None = None
+    cpu_ns: float = 0.0
+    instructions: float = 0.0
 
     def __str__(self) -> str:
         median = self.median_ns
@@ -97,6 +101,8 @@ class Measurement:
             "inputs": dict(self.inputs),
             "interrupted": self.interrupted,
             "placement": self.placement.to_json() if self.placement else None,
+            "cpu_ns": self.cpu_ns,
+            "instructions": self.instructions,
         }
 
     @classmethod
@@ -114,6 +120,8 @@ class Measurement:
             value["inputs"],
             value["interrupted"],
             Placement.from_json(value["placement"]) if value.get("placement") else None,
+            value.get("cpu_ns", 0.0),
+            value.get("instructions", 0.0),
         )
 
 

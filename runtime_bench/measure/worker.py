@@ -90,7 +90,7 @@ class Worker(CommandServer):
         """Time a number of consecutive runs."""
         self.caller = self.caller or self._caller()
         timed = self.caller.time(runs)
-        return {"ns": timed.ns, "switches": timed.switches}
+        return timed.to_json()
 
     def do_throughput(self, runs: int, concurrency: int) -> Message:
         """Time a number of bursts from `concurrency` threads."""
@@ -99,7 +99,7 @@ class Worker(CommandServer):
                 [self._caller() for _ in range(concurrency)]
             )
         timed = self.runners[concurrency].time(runs)
-        return {"ns": timed.ns, "switches": timed.switches}
+        return timed.to_json()
 
     def do_place(self) -> Message:
         """Return the placement of the nodes, after a run; null for the CPU's own provider."""

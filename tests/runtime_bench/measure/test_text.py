@@ -55,6 +55,16 @@ def test_a_percentile_without_enough_runs_is_a_dash_with_its_reason() -> None:
     assert "-: too few runs to support it (60; needed: p95 90, p99 459)" in lines
 
 
+def test_a_second_witness_speaks_where_the_clock_is_blurred() -> None:
+    base = replace(measured("float.onnx", 2e6), cpu_ns=2e6, instructions=9e6)
+    candidate = replace(measured("int8.onnx", 1e6), cpu_ns=1e6, instructions=3e6)
+    said = "second witness: a run of int8.onnx takes 0.50 of the CPU time and 0.33 of the"
+    open_ = compared(base=base, candidate=candidate, verdict="inconclusive")
+    assert any(line.startswith(said) for line in comparison_lines([open_]))
+    for other in (replace(open_, verdict="better"), compared(verdict="inconclusive")):
+        assert not [line for line in comparison_lines([other]) if "witness" in line]
+
+
 def test_a_failure_is_in_the_table_and_explained_below() -> None:
     dead = compared(error="int8.onnx: its process died", candidate=measured("int8.onnx", 1, 0))
     lines = comparison_lines([dead])
