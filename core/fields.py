@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -142,15 +143,19 @@ def to_plain(value: Any) -> Any:
 
 
 def check_values(made: Any, *, where: str) -> None:
-    """Check each field of an instance against its annotation.
+    """Check each field of an instance against its annotation; what names data is opened.
 
     Raises:
+        DataError: data cannot be opened.
         OptionError: a value of a wrong type, or one that is not among the choices.
     """
     kind: type = type(made)
     for field in fields_of(kind).values():
         value = getattr(made, field.name)
         if accepts(field.type, value):
+            continue
+        if Dataset in get_args(field.type) and isinstance(value, str | Path | Mapping):
+            object.__setattr__(made, field.name, Dataset.of(value))  # made is frozen
             continue
         at = f"{where}, field {field.name!r}"
         if field.choices and isinstance(value, str):

@@ -20,7 +20,7 @@ from .dataset import Dataset
 from .errors import DataError, OptionError, TrimtabError, unknown
 from .metrics import average_precision, classification, sequences, signals
 from .metrics.fidelity import FIDELITY
-from .metrics.metric import Metric, MetricDrop, OutputQuality, Pooled, Quality
+from .metrics.metric import Metric, MetricDrop, OutputQuality, Pooled, Quality, values_text
 from .model import Model
 from .ort.session import SessionConfig
 from .progress import Progress, Silent
@@ -122,11 +122,6 @@ def find_limited(
     return replace(first, others=tuple(others)), max_drop[names[0]]
 
 
-def values_text(quality: Quality) -> str:
-    """Return the value of each metric as text."""
-    return ", ".join(f"{q.metric} {q.value:.4f}" for q in (quality, *quality.others))
-
-
 def joint_loss(mine: Quality, base: Quality, limit: float) -> float:
     """Return the loss of the metric that is nearest to its limit, in units of the first one."""
     return max(loss.in_units_of(limit) for loss in mine.losses_from(base, limit))
@@ -180,11 +175,11 @@ def labels_are_classes(model: Model, data: Dataset) -> bool:
 
 
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     data: Dataset | str | Path | Mapping[str, Any],
     metric: str | Metric | None = None,
     *,
-    reference: Model | None = None,
+    reference: Model | str | Path | None = None,
     config: SessionConfig | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
@@ -192,7 +187,7 @@ def evaluate(
     """Evaluate the model's quality on `data`.
 
     Args:
-        model: model to evaluate.
+        model: model to evaluate, or its file.
         data: dataset, or a path or arrays by input name, `labels` among them; it has labels unless
             the metric compares with `reference`.
         metric: see `find_metric`.
@@ -206,7 +201,8 @@ def evaluate(
             fit.
         OptionError: the metric is unknown, or its labels or reference are missing.
     """
-    data = Dataset.of(data)
+    model, data = Model.of(model), Dataset.of(data)
+    reference = None if reference is None else Model.of(reference)
     chosen = find_metric(metric, data)
     found = _evaluated(model, data, chosen, reference, config, progress, runner)
     others = tuple(

@@ -17,15 +17,7 @@ import onnx
 import onnx_ir
 
 from .errors import ModelError, OutputError
-from .files import (
-    STDOUT,
-    atomic_folder,
-    behind_links,
-    file_for,
-    is_stream,
-    publish,
-    write_bytes,
-)
+from .files import STDOUT, atomic_folder, behind_links, file_for, is_stream, publish, write_bytes
 from .garbage import gc_paused
 from .graphs import repair, subgraphs_of
 from .load import load_ir, refuse_external_data, to_ir
@@ -110,6 +102,11 @@ class Model:
         path = Path(path)
         with stage("reading model files"):
             return cls._from_ir(load_ir(path), str(path))
+
+    @classmethod
+    def of(cls, source: Model | str | Path) -> Model:
+        """Return the model that a user passes: itself, or one to `load`."""
+        return source if isinstance(source, Model) else cls.load(source)
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:

@@ -234,3 +234,8 @@ def ratio_items(kept: Floats, whole: Floats) -> Floats:
         return np.ones(len(whole))
     ratio = kept.sum() / whole.sum()
     return np.asarray(ratio + (kept - ratio * whole) / whole.mean())
+
+
+def values_text(quality: Quality) -> str:
+    """Return the value of each metric as text."""
+    return ", ".join(f"{q.metric} {q.value:.4f}" for q in (quality, *quality.others))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trimtab.core.batches import items_of
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
@@ -35,6 +37,8 @@ from .values import Comparison, Measurement
 
 __all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
 
+#: What models are fed: arrays by input name, data whose first row it is, or random values.
+Given = Feeds | Dataset | str | Path | None
 MakeContender = Callable[[Model | Path, str, SessionConfig], Contender]
 #: Fewest runs of each model in `measure`, time permitting: enough for a 99th percentile.
 WANTED_RUNS = runs_needed(0.99)
@@ -43,8 +47,8 @@ WANTED_RUNS = runs_needed(0.99)
 @stage("measuring latency")
 def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyword
     base: Timed,
-    candidates: Sequence[Timed],
-    feeds: Feeds | None = None,
+    candidates: Sequence[Timed] | Timed,
+    feeds: Given = None,
     *,
     config: SessionConfig | None = None,
     providers: Sequence[str] = (),
@@ -62,8 +66,9 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
 
     Args:
         base: model, `.onnx` file, or a program (`Command`, `Function`).
-        candidates: models that take the same inputs, or programs.
-        feeds: arrays by input name (default random); programs feed themselves.
+        candidates: models that take the same inputs, or programs; one of them, or several.
+        feeds: arrays by input name, or data whose first row is fed (default random); programs feed
+            themselves.
         config: session configuration of models.
         providers: engines such as `cpu` or `openvino:device_type=GPU`, on each of which the base
             and each candidate is measured; the comparisons are then `spread` over them.
@@ -88,6 +93,8 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         OptionError: a dynamic axis has no size, or an option is out of range.
         RunError: the base cannot be run.
     """
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence):
+        candidates = [candidates]
     if providers:
         base, *candidates = spread([base, *candidates], providers, base_provider)
     _check_options(max_seconds, alpha, resolution, candidates)
@@ -123,7 +130,7 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
 @stage("measuring latency")
 def measure(
     models: Sequence[Timed],
-    feeds: Feeds | None = None,
+    feeds: Given = None,
     *,
     config: SessionConfig | None = None,
     max_seconds: float = 30.0,
@@ -224,12 +231,14 @@ def open_contenders(
         yield [stack.enter_context(contextlib.closing(opened(s))) for s in subjects]
 
 
-def _fitting_feeds(subjects: Sequence[Subject], feeds: Feeds | None) -> Feeds:
+def _fitting_feeds(subjects: Sequence[Subject], given: Given) -> Feeds:
     """Return feeds that all models take, random ones by default; programs feed themselves."""
     models = models_of(subjects)
     if not models:
         return {}
-    feeds = feeds if feeds is not None else given_feeds(models[0])
+    feeds = given_feeds(models[0]) if given is None else given
+    if isinstance(feeds, Dataset | str | Path):
+        feeds = items_of(models[0], Dataset.of(feeds).bind(models[0]))(0)
     check_same_inputs(models, feeds)
     return feeds
 
