@@ -23,7 +23,7 @@ from trimtab.passes.base import Pass, Rewrite
     ("name", "fields"),
     [
         ("QuantizeStatic", {"ranges": "mze"}),
-        ("QuantizeStatic", {"data": "data.npz"}),
+        ("QuantizeStatic", {"data": 3}),
         ("QuantizeStatic", {"samples": 2.5}),
         ("QuantizeStatic", {"percentile": float("nan")}),
         ("QuantizeDynamic", {"weight": "int7"}),

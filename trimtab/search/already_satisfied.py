@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .log import Log
+from .reporting.log import Log
 from .result import Constraints, Result
 
 #: Measures the peak memory of the original in bytes; returns None where that failed.

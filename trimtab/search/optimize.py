@@ -31,12 +31,12 @@ from .costs import is_here
 from .engines import read_engines
 from .evaluator import Evaluator
 from .evidence import gather_evidence
-from .log import Log, Watch
 from .plan import claims_no_speed
 from .preparing import Question, prepared
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
 from .reporting.folder import check_output, save_outcome
+from .reporting.log import Log, Watch
 from .reporting.outcome import Outcome
 from .result import Constraints, Result
 from .run import Search

@@ -26,7 +26,6 @@ from .already_satisfied import report_if_satisfied
 from .builder import Builder
 from .costs import Costs, costs, is_here, with_costs
 from .evaluator import Evaluator
-from .log import Log
 from .memory import with_memory
 from .ranking import (
     loses_too_much,
@@ -37,6 +36,7 @@ from .ranking import (
     worst_loss,
 )
 from .recipe import Recipe
+from .reporting.log import Log
 from .result import Constraints, Result
 from .standing import is_bounded
 from .time_budget import Spent, pass_seconds, timed_as

@@ -21,7 +21,7 @@ from ..result import Goal, Result, cost, frontier
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from ..log import Watch
+    from .log import Watch
 
 T = TypeVar("T")
 #: Redraws a second, and candidates that fit beside the log.

@@ -9,8 +9,8 @@ from typing import Any
 
 from trimtab.core.progress import Progress
 
-from ..report.plain_json import finite
-from .result import Result
+from ...report.plain_json import finite
+from ..result import Result
 
 #: Called after each decision with it and with all results so far: a live table draws from these.
 Watch = Callable[[dict[str, Any], Sequence[Result]], None]
