@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -164,18 +165,18 @@ class Pass(ABC):
         """Return the pass with fields in place of what it asks the clock, so that it repeats."""
         return self
 
-    def __call__(self, model: Model, ctx: Context | None = None) -> Model:
+    def __call__(self, model: Model | str | Path, ctx: Context | None = None) -> Model:
         """Apply the pass.
 
         Args:
-            model: model to transform; it is not changed.
+            model: model to transform, or its file; it is not changed.
             ctx: target, data, seed, progress; this machine and no data where None.
 
         Raises:
             TrimtabError: the pass cannot work on this model or data.
             PassError: the pass failed, or its result breaks a promise of every pass.
         """
-        ctx = ctx or Context()
+        model, ctx = Model.of(model), ctx or Context()
         try:
             source = ctx.source(model, getattr(self, "data", None))
             with stage(f"pass {self.name()}"), feeding_from(model, source):

@@ -25,7 +25,7 @@ def test_data_and_models_are_taken_in_any_form(how: str, model: Path, data: Path
     for candidates in (str(model), [model], cnn()):
         (found,) = trimtab.compare(model, candidates, rows, **quick)
         assert found.candidate.samples_ns
-    step = QuantizeStatic(data=given)(trimtab.load(model)).lineage[-1]
+    step = QuantizeStatic(data=given)(model).lineage[-1]
     assert step.pass_name == "quantize-static"
 
 

@@ -38,6 +38,7 @@ assert_type(data, Dataset)
 # A pass has its own type, and gives a model.
 assert_type(Simplify(), Simplify)
 assert_type(Simplify()(model), Model)
+assert_type(Simplify()("model.onnx"), Model)
 assert_type(QuantizeStatic(data=data, samples=64)(model, Context()), Model)
 assert_type(PruneChannels(ratio=0.3).ratio, float | None)
 assert_type(find("simplify"), type[Pass])
@@ -51,5 +52,5 @@ assert_type(ApplyForms(), ApplyRewrites)
 # Mistakes that a checker must see.
 QuantizeStatic(sampels=64)  # type: ignore[call-arg]  # expect an error: a misspelt field
 QuantizeStatic(samples="64")  # type: ignore[arg-type]  # expect an error: a wrong type
-Simplify()("model.onnx")  # type: ignore[arg-type]  # expect an error: a path is not a model
+Simplify()(3)  # type: ignore[arg-type]  # expect an error: a number is not a model
 QuantizeStatic(ranges="best")  # type: ignore[arg-type]  # expect an error: not a method
