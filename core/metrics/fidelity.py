@@ -18,7 +18,7 @@ from ..data import Array, Floats
 from ..model import Model
 from .average_precision import DetectionReader
 from .detections import found_again
-from .kinds import OutputKind, output_kinds, score_columns
+from .kinds import OutputKind, decisions, output_kinds, score_columns
 from .metric import Metric, OutputQuality, Pooled, ratio_items
 from .sequences import alphabet_of, collapsed, edits
 
@@ -69,8 +69,7 @@ class _Judge:
             name, read = self.reader.names[0], self.reader.read
             pair = (read({name: array}, confidence=0.3) for array in (truth, mine))
             return found_again(*pair)
-        got, wanted = mine.argmax(self.kind.axis), truth.argmax(self.kind.axis)
-        got, wanted = got.reshape(len(got), -1), wanted.reshape(len(wanted), -1)
+        got, wanted = decisions(mine, self.kind), decisions(truth, self.kind)
         if self.kind.kind == "class":
             return (got == wanted).mean(1, dtype=np.float64), np.ones(len(got))
         if self.kind.kind == "sequence":

@@ -26,10 +26,15 @@ _SQUASHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
 #: Difference of the two largest values of a row, in standard deviations of the row: that of class
 #: scores of a trained network is above, that of an embedding below.
 MARGIN = 0.5
+#: The same of the symbols of a sequence, whose positions are sure; bins of a box's sides are below.
+SURE = 2.0
 #: Part of the values above 0.05 that lie in the middle where they are gains.
 GRADED = 0.2
 #: Part of the positions that have the most frequent class where a sequence has a blank.
 BLANK = 0.3
+#: Classes from which values without a sum of one can be symbols of a sequence, and lengths from
+#: which the first axis can be time.
+ALPHABET, STEPS = 8, 5
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,14 @@ class OutputKind:
         axis: axis of the classes, or of the columns of a detection.
         scores: for detections, first column of the scores.
         blank: for sequences and classes, the most frequent decision.
+        time_major: true for a sequence (time, N, symbols), as recurrent networks give it.
     """
 
     kind: Kind
     axis: int = 1
     scores: int = 0
     blank: int = 0
+    time_major: bool = False
 
     def __str__(self) -> str:
         return _WORDS[self.kind]
@@ -101,7 +108,7 @@ def kind_of(value: ir.Value | None, array: Array) -> OutputKind:
     mixed = _mixed_axis(array) if _has_squashed(value) else None
     if mixed is None and _has_unit_rows(array):
         return OutputKind("embedding")
-    return mixed or OutputKind("class" if _has_margin(array) else "signal")
+    return mixed or _of_logits(array)
 
 
 def _has_unit_rows(array: Array) -> bool:
@@ -140,24 +147,53 @@ def _class_axis(array: Array) -> int | None:
 
 def _of_classes(array: Array, axis: int) -> OutputKind:
     chosen = array.argmax(axis)
+    if array.ndim == 3 and axis == 2 and array.shape[2] > 2 and (read := _sequence(chosen, array)):
+        return read
     if chosen.ndim == 1 or chosen[0].size == 1:
         return OutputKind("class", axis=axis)
+    return OutputKind("classes", axis=axis, blank=_most_frequent(chosen)[0])
+
+
+def _of_logits(array: Array) -> OutputKind:
+    """Return the kind of values that sum to nothing known: decisions where one stands out."""
+    if array.ndim == 2 and _has_margin(array):
+        return OutputKind("class")
+    if array.ndim == 3 and array.shape[2] >= ALPHABET and _has_margin(array, SURE):
+        return _sequence(array.argmax(2), array) or OutputKind("signal")
+    return OutputKind("signal")
+
+
+def _sequence(chosen: Array, array: Array) -> OutputKind | None:
+    """Return the kind of decisions along time, where one of them, the first or last, is a blank."""
+    blank, share = _most_frequent(chosen)
+    if blank not in {0, array.shape[2] - 1} or share < BLANK:
+        return None
+    if chosen.shape[1] > 1:
+        return OutputKind("sequence", axis=2, blank=blank)
+    if chosen.shape[0] >= STEPS and array.shape[2] >= ALPHABET:
+        return OutputKind("sequence", axis=2, blank=blank, time_major=True)
+    return None
+
+
+def _most_frequent(chosen: Array) -> tuple[int, float]:
+    """Return the most frequent decision, and its share."""
     names, counts = np.unique(chosen, return_counts=True)
-    blank = int(names[counts.argmax()])
-    last = array.shape[axis] - 1
-    along_time = array.ndim == 3 and axis == 2 and array.shape[2] > 2
-    if along_time and blank in {0, last} and counts.max() >= BLANK * chosen.size:
-        return OutputKind("sequence", axis=axis, blank=blank)
-    return OutputKind("classes", axis=axis, blank=blank)
+    return int(names[counts.argmax()]), float(counts.max() / chosen.size)
 
 
-def _has_margin(array: Array) -> bool:
-    """Return whether the largest value of a row (N, classes) stands out, as class scores do."""
-    if array.ndim != 2 or array.shape[1] < 2:
+def decisions(array: Array, kind: OutputKind) -> Array:
+    """Return the decisions of each item: (N, positions)."""
+    chosen = array.argmax(kind.axis)
+    return chosen.T if kind.time_major else chosen.reshape(len(chosen), -1)
+
+
+def _has_margin(array: Array, least: float = MARGIN) -> bool:
+    """Return whether the largest value along the last axis stands out, as class scores do."""
+    if array.shape[-1] < 2:
         return False
-    top = np.partition(array, -2, axis=1)[:, -2:]
-    spread = np.maximum(array.std(axis=1), 1e-12)
-    return bool(np.median((top[:, 1] - top[:, 0]) / spread) >= MARGIN)
+    top = np.partition(array, -2, axis=-1)[..., -2:]
+    spread = np.maximum(array.std(axis=-1), 1e-12)
+    return bool(np.median((top[..., 1] - top[..., 0]) / spread) >= least)
 
 
 def _mixed_axis(array: Array) -> OutputKind | None:

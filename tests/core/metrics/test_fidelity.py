@@ -81,6 +81,37 @@ def test_kind_follows_the_values_of_the_float_model() -> None:
     }
 
 
+def spelled(*lines: list[int], symbols: int = 12) -> Array:
+    """Return logits (N, time, symbols) that are sure of these symbols; 0 is the blank."""
+    raw = RNG.normal(size=(len(lines), len(lines[0]), symbols)).astype(np.float32)
+    np.put_along_axis(raw, np.array(lines)[..., None], np.float32(9), 2)
+    return raw
+
+
+@pytest.mark.parametrize("time_major", [False, True], ids=["item first", "time first"])
+@pytest.mark.parametrize("exact", [False, True], ids=["logits", "probabilities"])
+def test_lines_are_read_from_logits_and_with_time_first(time_major: bool, exact: bool) -> None:
+    truth = spelled([0, 3, 3, 0, 5, 0, 0, 7, 0])
+    same = spelled([3, 3, 0, 0, 5, 5, 0, 7, 0])  # aligned otherwise, it reads the same
+    other = spelled([0, 3, 3, 0, 5, 0, 0, 8, 0])
+
+    def laid(array: Array) -> Array:
+        array = np.exp(array) / np.exp(array).sum(2, keepdims=True) if exact else array
+        return array.swapaxes(0, 1) if time_major else array
+
+    assert judged({"y": laid(truth)}, {"y": laid(same)}).value == 1
+    assert judged({"y": laid(truth)}, {"y": laid(other)}).value == 0
+
+
+def test_features_and_bins_of_boxes_are_not_read_as_lines() -> None:
+    values = {
+        "features": RNG.normal(size=(2, 40, 32)).astype(np.float32),
+        "bins": (4 * RNG.normal(size=(1, 300, 32))).astype(np.float32),
+    }
+    values["bins"][..., ::8] += 6  # the first bin of each side is the likeliest
+    assert {k.kind for k in output_kinds(model_of(**values), [values]).values()} == {"signal"}
+
+
 def test_worst_output_counts_and_is_named() -> None:
     truth = {"a": probabilities(10, 5), "b": RNG.normal(size=(10, 50)).astype(np.float32)}
     mine = {"a": truth["a"], "b": truth["b"] * np.float32(0.7)}
