@@ -71,7 +71,7 @@ def test_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         file.parent.mkdir(exist_ok=True, parents=True)
         Image.new("RGB", (8, 8), (len(place), 7, 9)).save(file)
     (before,) = pictures.open_pictures(tmp_path / "pictures", SMALL).read(np.arange(3), 8)
-    monkeypatch.setattr(pictures, "_opened", None)
+    monkeypatch.setattr(pictures, "opened", None)
     (after,) = pictures.open_pictures(tmp_path / "pictures", SMALL).read(np.arange(3), 8)
     assert np.array_equal(before.feeds["input"], after.feeds["input"])
     assert before.labels is not None
