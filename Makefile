@@ -44,6 +44,7 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 # At least 90% of the lines and branches of passes and bench, or it fails.
+coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
 coverage: $(STAMP)
 	rm -rf .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n auto

@@ -237,7 +237,8 @@ def _fitting_feeds(subjects: Sequence[Subject], given: Given) -> Feeds:
     if not models:
         return {}
     feeds = given_feeds(models[0]) if given is None else given
-    if isinstance(feeds, Dataset | str | Path):
+    named = {spec.name for spec in models[0].inputs}
+    if isinstance(feeds, Dataset | str | Path) or "labels" in feeds.keys() - named:
         feeds = items_of(models[0], Dataset.of(feeds).bind(models[0]))(0)
     check_same_inputs(models, feeds)
     return feeds
