@@ -183,7 +183,7 @@ def _most_frequent(chosen: Array) -> tuple[int, float]:
 
 def decisions(array: Array, kind: OutputKind) -> Array:
     """Return the decisions of each item: (N, positions)."""
-    chosen = array.argmax(kind.axis)
+    chosen: Array = array.argmax(kind.axis)
     return chosen.T if kind.time_major else chosen.reshape(len(chosen), -1)
 
 
