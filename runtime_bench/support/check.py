@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from .table import SupportTable, support_table
 from .tensors import PlacedGraph, placed_graph
 
 State = Literal["runs there", "falls back", "not known"]
+#: Asks the provider of a table about a graph: its answer, else the reason why there is none.
+Asker = Callable[[Model, SupportTable], tuple[Answer | None, str]]
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ class Support:
         return sum(node.state == state for node in self.nodes)
 
 
-def support(model: Model, feeds: Feeds, target: str, *, asked: bool = True) -> Support:
+def support(model: Model, feeds: Feeds, target: str, *, asked: Asker | None = ask) -> Support:
     """Return what the provider of a target takes of a model, for inputs of the feeds' sizes.
 
-    Where the provider is installed it is asked as well, and its answer counts.
+    Where the provider can be asked here, by default where it is installed, its answer counts.
 
     Raises:
         OptionError: the target has no table.
@@ -90,13 +92,12 @@ def support(model: Model, feeds: Feeds, target: str, *, asked: bool = True) -> S
     table = support_table(target)
     graph = placed_graph(model, feeds)
     nodes = by_table(graph, table)
-    answer, why = ask(graph.model, table) if asked else (None, "")
+    answer, why = asked(graph.model, table) if asked is not None else (None, "")
     differ: tuple[str, ...] = ()
     if answer is not None:
         told = answer.taken
-        differ = tuple(
-            n.name for n in nodes if n.name in told and told[n.name] != (n.state == "runs there")
-        )
+        known = [n for n in nodes if n.name in told and n.state != "not known"]
+        differ = tuple(n.name for n in known if told[n.name] != (n.state == "runs there"))
         nodes = [_as_told(node, told, answer.package) for node in nodes]
     there = {node.name for node in nodes if node.state == "runs there"}
     sizes = {name: tuple(getattr(array, "shape", ())) for name, array in feeds.items()}

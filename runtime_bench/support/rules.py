@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from trimtab.core.graphs import constant_of
 
 from ..doctor.graph import dequantized_by, is_constant
 from .table import SupportRule, SupportTable
-from .tensors import PlacedGraph
+from .tensors import PlacedGraph, Shape
 
 #: How many inputs of an operator are data that a Q/DQ unit has in integers.
 _QUANTIZED_INPUTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Resize": 1, "Clip": 1, "Pad": 1}
+#: Products with a bias, which `GemmNodeGroupSelector` and `ConvNodeGroupSelector` of onnxruntime's
+#: qdq_selectors.cc take as int32 alone.
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _SHAPED = {"Reshape": 1, "Transpose": 1, "Squeeze": 1, "Unsqueeze": 1, "Slice": 1, "Split": 1}
 
 
@@ -63,9 +67,17 @@ class NodeFacts:
 
     def rank(self, index: int) -> int | None:
         """Return the rank of an input; None where it is not known."""
-        value = self.value(index)
-        shape = self._graph.shapes.get(value.name or "") if value is not None else None
+        shape = self._shape(index)
         return None if shape is None else len(shape)
+
+    def elements(self, index: int) -> int | None:
+        """Return the number of elements of an input; None where it is not known."""
+        shape = self._shape(index)
+        return None if shape is None else math.prod(shape)
+
+    def _shape(self, index: int) -> Shape | None:
+        value = self.value(index)
+        return self._graph.shapes.get(value.name or "") if value is not None else None
 
     def is_constant(self, index: int) -> bool:
         """Return whether an input is constant, its Q/DQ pair aside."""
@@ -105,9 +117,18 @@ def _is_unit(node: ir.Node) -> bool:
     return (
         bool(data and users)
         and all(dequantized_by(value) is not None for value in data)
+        and _has_int32_bias(node)
         and all(user.op_type == "QuantizeLinear" for user in users)
         and not any(value.is_graph_output() for value in node.outputs)
     )
+
+
+def _has_int32_bias(node: ir.Node) -> bool:
+    """Return whether a product's bias fits: onnxruntime makes no unit of one stored in 8 bits."""
+    bias = node.inputs[2] if node.op_type in _PRODUCTS and len(node.inputs) > 2 else None
+    pair = dequantized_by(bias)
+    stored = None if pair is None else constant_of(pair.inputs[0])
+    return stored is None or stored.dtype == ir.DataType.INT32
 
 
 def refusal(facts: NodeFacts, rule: SupportRule, table: SupportTable) -> str | None:
@@ -195,9 +216,9 @@ def _constants(facts: NodeFacts, rule: SupportRule) -> str | None:
 
 
 def _place(facts: NodeFacts, rule: SupportRule) -> str | None:
-    for index in rule.computed:
-        if facts.value(index) is not None and facts.is_constant(index):
-            return f"input {index} is constant; taken where it is computed"
+    for index in rule.single:
+        if facts.elements(index) not in {None, 1}:
+            return f"input {index} has {facts.elements(index)} elements; taken with one"
     node = facts.node
     read = any(value is not None and value.is_graph_input() for value in node.inputs)
     if rule.inner and (read or any(value.is_graph_output() for value in node.outputs)):

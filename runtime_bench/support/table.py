@@ -33,7 +33,7 @@ class SupportRule:
         types: element types that an input may have, by input; the table's own where empty.
         same: inputs whose integer types must equal that of the output, in a Q/DQ unit.
         constant: inputs that must be constant where they are given.
-        computed: inputs that must not be constant, outside of a Q/DQ unit.
+        single: inputs that must have one element, outside of a Q/DQ unit.
         inner: true where it may neither read an input of the model nor make an output.
         zero: inputs that must be constant zeros where they are given.
         absent: inputs that must not be given.
@@ -52,7 +52,7 @@ class SupportRule:
     types: Mapping[int, Sequence[str]] = field(default_factory=dict)
     same: Sequence[int] = ()
     constant: Sequence[int] = ()
-    computed: Sequence[int] = ()
+    single: Sequence[int] = ()
     inner: bool = False
     zero: Sequence[int] = ()
     absent: Sequence[int] = ()

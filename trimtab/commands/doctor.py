@@ -119,10 +119,11 @@ def _slow(
 
 def _placed(model: Model, feeds: Feeds, target: str) -> tuple[list[str], dict[str, Any]]:
     """Tell which nodes a device takes that need not be here, and why others fall back."""
+    from trimtab.runtime_bench.devices.web_support import ask_anywhere
     from trimtab.runtime_bench.support.check import support
     from trimtab.runtime_bench.support.report import document, lines
 
-    found = support(model, feeds, target)
+    found = support(model, feeds, target, asked=ask_anywhere)
     return lines(found), document(found)
 
 

@@ -17,6 +17,7 @@ from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.given_feeds import usual_feeding
 from trimtab.core.target import PRESETS, Target
 from trimtab.passes.quantization.static import QuantizeStatic
+from trimtab.runtime_bench.devices.web_support import ask_anywhere, taken_nodes
 from trimtab.runtime_bench.support import check, table
 from trimtab.runtime_bench.support.check import Support, support
 from trimtab.runtime_bench.support.report import document, lines
@@ -33,7 +34,7 @@ def model(body: str, inputs: str = "float[1,4,8,8] x", output: str = "float[1,4,
 
 
 def looked(made: Model, target: str) -> Support:
-    return support(made, random_feeds(made), target, asked=False)
+    return support(made, random_feeds(made), target, asked=None)
 
 
 def refused(found: Support) -> dict[str, str]:
@@ -136,15 +137,39 @@ def test_the_command_tells_and_writes_what_runs_there(tmp_path, capsys) -> None:
     assert {node["state"] for node in found["nodes"]} == {"runs there", "falls back"}
 
 
-def test_the_answer_of_an_installed_provider_counts_before_the_table(monkeypatch) -> None:
+def test_the_answer_of_an_installed_provider_counts_before_the_table() -> None:
     made = model("a = Relu (x) y = Neg (a)")
     names = [node.name for node in looked(made, "webnn").nodes]
     answer = check.Answer("a-package 1.0", dict(zip(names, (True, False), strict=True)))
-    monkeypatch.setattr(check, "ask", lambda *_: (answer, ""))
-    found = support(made, random_feeds(made), "webnn")
+    found = support(made, random_feeds(made), "webnn", asked=lambda *_: (answer, ""))
     assert [node.state for node in found.nodes] == ["runs there", "falls back"]
     assert found.differ == (names[1],)
     assert "a-package 1.0 was asked here" in lines(found)[0]
+
+
+@pytest.mark.slow
+def test_the_table_of_webgpu_holds_against_the_answer_of_a_browser() -> None:
+    """On a graph with operators of each kind, float and int8, and on a real file."""
+    for made in (residual(), quantized(chain(), "webgpu-web"), Model.load(_real()[3])):
+        found = support(made, usual_feeding(made).feeds, "webgpu-web", asked=ask_anywhere)
+        if found.answer is None:
+            pytest.skip(f"needs Chromium and onnxruntime-web: {found.not_asked}")
+        assert not found.differ, (made.name, found.differ)
+
+
+def test_the_log_of_a_browser_says_where_nodes_are() -> None:
+    log = "V:onnxruntime:, session_state.cc:1385 VerifyEachNodeIsAssignedToAnEp]"
+    some = [
+        f"{log} Node placements",
+        f"{log}  Node(s) placed on [WebGpuExecutionProvider]. Number of nodes: 1",
+        f"{log}   Conv (first (a))",
+        f"{log}  Node(s) placed on [CPUExecutionProvider]. Number of nodes: 2",
+        f"{log}   QuantizeLinear (second)",
+        f"{log}   MemcpyToHost (added)",
+    ]
+    assert taken_nodes(some, ["first (a)", "second"]) == {"first (a)": True, "second": False}
+    every = [f"{log}  All nodes placed on [WebGpuExecutionProvider]. Number of nodes: 2"]
+    assert taken_nodes(every, ["a", "b"]) == {"a": True, "b": True}
 
 
 PACKAGES = {"qnn-htp": "onnxruntime_qnn", "openvino": "onnxruntime_ep_openvino"}
