@@ -19,6 +19,7 @@ import numpy as np
 from .callables import import_callable
 from .dataset import Dataset
 from .errors import OptionError, nearest
+from .model import Model
 from .target import Target
 from .units import share
 
@@ -128,11 +129,14 @@ def attribute_lines(kind: type) -> dict[str, str]:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a field's value as JSON: datasets by description, callables by `module:name`."""
+    """Return a field's value as JSON: datasets by description, callables by `module:name`.
+
+    A model in memory goes by its name.
+    """
     if isinstance(value, Dataset | Target):
         return value.to_json()
-    if isinstance(value, enum.Enum):
-        return value.value
+    if isinstance(value, enum.Enum | Model):
+        return value.name if isinstance(value, Model) else value.value
     if isinstance(value, tuple | list):
         return [to_plain(v) for v in value]
     if isinstance(value, Mapping):

@@ -85,13 +85,6 @@ class PruneGradually(Pass):
         self._pruning(0.5)
         self._finetuning(1, last=True, teacher=None)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that differ from their defaults; a teacher in memory by its name."""
-        plain = super().to_json()
-        if isinstance(self.teacher, Model):
-            plain["teacher"] = self.teacher.name
-        return plain
-
     def shares(self) -> Iterator[float]:
         """Yield the share that is gone after each round."""
         _, final = self._goal()

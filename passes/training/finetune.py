@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time as clock
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -67,13 +67,6 @@ class Finetune(FinetuneOptions, Pass):
         start = clock.monotonic()
         self.with_fields(time=None, epochs=None, steps=steps)(model, ctx)
         return clock.monotonic() - start
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that differ from their defaults; a teacher in memory by its name."""
-        plain = super().to_json()
-        if isinstance(self.teacher, Model):
-            plain["teacher"] = self.teacher.name
-        return plain
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Train a clone of the graph."""
