@@ -72,6 +72,8 @@ def uneven_joins(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range]) -
     """
     roles = roles_of(graph, scheme)
     joins = set(_joins(graph, roles))
+    if not joins:
+        return []
     carriers: dict[ir.Node, list[ir.Value]] = {}
     extents: dict[ir.Value, Range] = {}
     for node in graph:
