@@ -23,7 +23,7 @@ from ..machine.placement import Placement
 from ..measure.subprocess_contender import PATIENCE, hang_limit
 from ..measure.timing import Runs
 from .contender_bench import ContenderBench
-from .web_browser import BrowserPage, WebDevice
+from .web_browser import NODE, BrowserPage, WebDevice
 from .web_model import WebModel
 
 #: Runs after a session was built anew, before it is timed.
@@ -141,6 +141,8 @@ class WebBench(ContenderBench):
 
     def target(self, threads: int | None) -> Target:
         """See `Bench`: WASM sums 8-bit products in 32 bits, on vectors of four floats."""
+        if self.device.provider == NODE:  # it has this machine's own kernels
+            return Target.detect(threads)
         count = threads or usable_cpus()
         return Target("detected", isa="any", threads=count, float_block=4, int8_block=4)
 

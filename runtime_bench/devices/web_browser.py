@@ -1,4 +1,4 @@
-"""Chromium without a window, with a page that runs onnxruntime-web, and what both need."""
+"""Chromium with a page that runs onnxruntime-web, Node with onnxruntime-node, and their needs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from pathlib import Path
 from trimtab.core.errors import OptionError, RunError
 
 from ..measure.protocol import Message
-from .web_server import PageServer
+from .web_server import SCRIPT, PageServer
 
-#: Address of the browser as a device, and providers that may follow it.
-WEB, PROVIDERS = "web", ("wasm", "webgpu")
+#: Address of the browser as a device, and providers that may follow it; address of Node.
+WEB, PROVIDERS, NODE = "web", ("wasm", "webgpu"), "node"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_PACKAGE = "onnxruntime-web"
+#: Package of each, and the file of it that is loaded.
+_WEB_PACKAGE = ("onnxruntime-web", "dist/ort.wasm.min.mjs")
+_NODE_PACKAGE = ("onnxruntime-node", "dist/index.js")
 #: Seconds for a browser to start and load its page; between looks at whether it lives.
 _START, _LOOK = 60.0, 0.05
 _FLAGS = (
@@ -39,12 +41,12 @@ _SOFTWARE_GPU = (
 
 @dataclass(frozen=True)
 class WebDevice:
-    """Browser of this machine.
+    """Browser, or Node, of this machine.
 
     Attributes:
-        provider: wasm or webgpu.
-        browser: path of Chromium.
-        runtime: folder `dist` of onnxruntime-web.
+        provider: wasm, webgpu or node.
+        browser: path of Chromium or of Node.
+        runtime: folder `dist` of onnxruntime-web or onnxruntime-node.
     """
 
     provider: str
@@ -53,33 +55,45 @@ class WebDevice:
 
     @classmethod
     def of(cls, name: str) -> WebDevice:
-        """Find what `web` or `web:webgpu` needs.
+        """Find what `web`, `web:webgpu` or `node` needs.
 
         Raises:
-            OptionError: the name is not valid, or Chromium or onnxruntime-web is missing.
+            OptionError: the name is not valid, or a program or its package is missing.
         """
-        _, _, provider = name.partition(":")
-        if provider not in {"", *PROVIDERS}:
+        if name == NODE:
+            return cls(NODE, _node(), _runtime(NODE, *_NODE_PACKAGE))
+        kind, _, provider = name.partition(":")
+        if kind != WEB or provider not in {"", *PROVIDERS}:
             raise OptionError(
                 f"{provider!r} is not a provider of a browser",
                 where=f"--on {name}",
-                hint="Write web, or web:webgpu",
+                hint="Write web, web:webgpu, or node",
             )
-        return cls(provider or "wasm", _chromium(), _runtime())
+        return cls(provider or "wasm", _chromium(), _runtime(WEB, *_WEB_PACKAGE))
 
     def __str__(self) -> str:
-        return WEB if self.provider == "wasm" else f"{WEB}:{self.provider}"
+        named = {"wasm": WEB, NODE: NODE}
+        return named.get(self.provider, f"{WEB}:{self.provider}")
 
     @property
     def version(self) -> str:
         """Package and version that runs there."""
         package = json.loads((self.runtime.parent / "package.json").read_text(encoding="utf-8"))
-        return f"{_PACKAGE} {package['version']}"
+        return f"{package['name']} {package['version']}"
+
+    def command(self, address: str, profile: str) -> list[str]:
+        """Return the command line that runs models for a server at an address."""
+        if self.provider == NODE:
+            return [self.browser, str(SCRIPT), address, str(self.runtime / "index.js")]
+        root = ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
+        gpu = _SOFTWARE_GPU if self.provider == "webgpu" else ()
+        place = (f"--user-data-dir={profile}", f"{address}?provider={self.provider}")
+        return [self.browser, *_FLAGS, *root, *gpu, *place]
 
 
 def is_web(name: str) -> bool:
-    """Return whether a name of a device is that of the browser."""
-    return name.partition(":")[0] == WEB and "://" not in name
+    """Return whether a name of a device is that of the browser, or of Node."""
+    return name.partition(":")[0] in {WEB, NODE} and "://" not in name
 
 
 def _chromium() -> str:
@@ -94,17 +108,28 @@ def _chromium() -> str:
     return found
 
 
-def _runtime() -> Path:
+def _node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        raise OptionError(
+            "there is no Node on this machine",
+            where="--on node",
+            hint="Install it (apt-get install nodejs)",
+        )
+    return found
+
+
+def _runtime(device: str, package: str, file: str) -> Path:
     given = os.environ.get("TRIMTAB_NODE_MODULES")
     checkout = Path(__file__).resolve().parent.parent.parent / "out/node/node_modules"
     folders = [Path(given)] if given else [Path("node_modules"), checkout]
     for folder in folders:
-        if (folder / _PACKAGE / "dist/ort.wasm.min.mjs").is_file():
-            return (folder / _PACKAGE / "dist").resolve()
+        if (folder / package / file).is_file():
+            return (folder / package / file).resolve().parent
     raise OptionError(
-        f"there is no {_PACKAGE} in {' or '.join(map(str, folders))}",
-        where="--on web",
-        hint=f"Run `npm install {_PACKAGE}` here, or name the folder node_modules in "
+        f"there is no {package} in {' or '.join(map(str, folders))}",
+        where=f"--on {device}",
+        hint=f"Run `npm install {package}` here, or name the folder node_modules in "
         "TRIMTAB_NODE_MODULES",
     )
 
@@ -118,12 +143,8 @@ class BrowserPage:
             prefix="trimtab-chromium-", ignore_cleanup_errors=True
         )
         self.server = PageServer(device.runtime, files)
-        root = ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
-        gpu = _SOFTWARE_GPU if device.provider == "webgpu" else ()
-        words = [device.browser, *_FLAGS, *root, *gpu]
-        address = self.server.address(f"?provider={device.provider}")
-        self._process = subprocess.Popen(  # noqa: S603 - the browser that was found
-            [*words, f"--user-data-dir={self._profile.name}", address],
+        self._process = subprocess.Popen(  # noqa: S603 - the program that was found
+            device.command(self.server.address(), self._profile.name),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -151,7 +172,8 @@ class BrowserPage:
 
     def _check(self, name: str, doing: str, end: float) -> None:
         if self._process.poll() is not None:
-            raise RunError(f"the browser ended while it was to {doing}", where=name)
+            what = "process" if self.device.provider == NODE else "browser"
+            raise RunError(f"the {what} ended while it was to {doing}", where=name)
         if self.server.gone.is_set():
             hint = "It needs more memory than a page gets, or crashes onnxruntime-web"
             raise RunError(f"the page died while it was to {doing}", where=name, hint=hint)

@@ -13,6 +13,8 @@ from typing import Any
 from ..measure.protocol import Message
 
 PAGE = Path(__file__).parent / "web_page.html"
+#: What runs models: the page's script, and the program of Node.
+SCRIPT = PAGE.with_suffix(".mjs")
 #: Seconds for which a page waits for a command before it asks again, and between signs of life.
 _WAIT, _SIGN = 20.0, 0.5
 _KINDS = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm"}
@@ -37,9 +39,9 @@ class PageServer:
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def address(self, query: str = "") -> str:
+    def address(self) -> str:
         """Return the address of the page."""
-        return f"http://127.0.0.1:{self._server.server_port}/{self.secret}/{query}"
+        return f"http://127.0.0.1:{self._server.server_port}/{self.secret}/"
 
     @property
     def closed(self) -> bool:
@@ -71,6 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
         elif rest == "":
             self._send(PAGE.read_bytes(), ".html")
+        elif rest == "page.mjs":
+            self._send(SCRIPT.read_bytes(), SCRIPT.suffix)
         elif rest == "next":
             self._send(json.dumps(_next(self.owner)).encode())
         elif rest == "alive":

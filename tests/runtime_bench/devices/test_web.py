@@ -35,12 +35,12 @@ def device(name: str = "web") -> WebDevice:
     try:
         return WebDevice.of(name)
     except OptionError as error:
-        pytest.skip(f"needs Chromium and onnxruntime-web: {error}")
+        pytest.skip(f"needs Chromium and onnxruntime-web, or Node and onnxruntime-node: {error}")
 
 
 @pytest.fixture
-def bench() -> Iterator[WebBench]:
-    with WebBench(device()) as made:
+def bench(request: pytest.FixtureRequest) -> Iterator[WebBench]:
+    with WebBench(device(getattr(request, "param", "web"))) as made:
         yield made
 
 
@@ -48,7 +48,8 @@ def contender(bench: WebBench, model: Model, folder: Path) -> WebContender:
     return WebContender(bench.device, model, "m", CONFIG, folder, progress=Silent(), limit=20.0)
 
 
-def test_models_are_compared_in_the_browser(bench: WebBench) -> None:
+@pytest.mark.parametrize("bench", ["web", "node"], indirect=True)
+def test_models_are_compared_in_the_browser_and_in_node(bench: WebBench) -> None:
     heard = bench.progress = Heard()
     model = residual()
     (found,) = bench.compare(
@@ -56,7 +57,7 @@ def test_models_are_compared_in_the_browser(bench: WebBench) -> None:
     )
     assert found.base.samples_ns
     assert found.candidate.samples_ns
-    assert "onnxruntime-web" in found.base.environment.onnxruntime
+    assert f"onnxruntime-{bench.device} " in found.base.environment.onnxruntime
     assert [float(text.split(" by ")[1].split()[0]) < 1e-4 for text in heard.said] == [True, True]
 
 
@@ -95,13 +96,17 @@ def test_a_model_that_the_web_build_refuses_is_one_message(bench: WebBench, tmp_
         ("web:metal", {}, "'metal' is not a provider of a browser"),
         ("web", {"PATH": "/nowhere", "TRIMTAB_CHROMIUM": "/nowhere"}, "no Chromium"),
         ("web", {"TRIMTAB_NODE_MODULES": "/nowhere"}, "npm install onnxruntime-web"),
+        ("node", {"TRIMTAB_NODE_MODULES": "/nowhere"}, "npm install onnxruntime-node"),
+        ("node", {"PATH": "/nowhere"}, "no Node"),
+        ("node:gpu", {}, "'gpu' is not a provider"),
     ],
 )
 def test_what_is_missing_is_one_message(
     name: str, changed: dict[str, str], said: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    if "TRIMTAB_NODE_MODULES" in changed and shutil.which("chromium") is None:
-        pytest.skip("needs chromium")
+    program = {"web": "chromium", "node": "node"}.get(name, "")
+    if "TRIMTAB_NODE_MODULES" in changed and shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
     for key, value in changed.items():
         monkeypatch.setenv(key, value)
     path = residual().save(tmp_path / "m.onnx")
@@ -114,6 +119,7 @@ def test_what_is_missing_is_one_message(
 def test_names_of_the_browser_and_differences() -> None:
     assert is_web("web")
     assert is_web("web:webgpu")
+    assert is_web("node")
     assert not is_web("ssh://web")
     one = {"y": np.array([1.0, -4.0], np.float32)}
     assert difference(one, {"y": np.array([1.0, -3.0], np.float32)}) == 0.25
