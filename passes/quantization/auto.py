@@ -105,6 +105,7 @@ class QuantizeAuto(Pass):
             for a mixture of float and int8 even where int8 is not faster as a whole.
         train: longest time, as in 5m, to train what loses too much in int8 on the same data
             through its rounding, towards the float model's answers, before layers stay float.
+        checkpoint: file for the state of that training; the same command goes on from it.
         max_drop: allowed drop of the metric, in its own unit, instead of `fidelity`: layers that
             cost more stay float. Of several metrics by name, as map=0.01.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
@@ -121,6 +122,7 @@ class QuantizeAuto(Pass):
     all_int8: bool = False
     effort: Literal["quick", "normal", "thorough"] = "normal"
     train: str | None = None
+    checkpoint: str | None = None
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
 
@@ -131,6 +133,9 @@ class QuantizeAuto(Pass):
             raise OptionError("must lie between 0 and 1", where=f"fidelity={self.fidelity}")
         if self.train is not None:
             duration(self.train)
+        elif self.checkpoint is not None:
+            what = "is the state of training, and none is asked for"
+            raise OptionError(what, where="checkpoint", hint="Give train as well, as in 5m")
         check_limits(self.max_drop)
         if self.max_drop is not None and self.all_int8:
             raise OptionError(
@@ -350,7 +355,14 @@ class QuantizeAuto(Pass):
             else not self._falls_too_much(search, search.chosen, data)
         ):
             return
-        learn = Finetune(data=static.data, teacher=search.original, time=self.train, loss=("mse",))
+        learn = Finetune(
+            data=static.data,
+            teacher=search.original,
+            time=self.train,
+            loss=("mse",),
+            checkpoint=self.checkpoint,
+            resume=self.checkpoint is not None,
+        )
         search.improve(self._training, lambda best: learn.rewrite(best, search.ctx))
 
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:

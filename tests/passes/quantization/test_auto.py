@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
+from heard import Heard
 from int8_graphs import chain, detector, graph, normal, residual, transformer_block
 
 from trimtab.cli import main
@@ -194,6 +196,17 @@ def test_training_is_not_left_out_silently():
     assert QuantizeAuto(max_drop=0.1, train="1s").decides_by_time()
     with pytest.raises(DataError):
         QuantizeAuto(train="1s")(model, VNNI)
+
+
+def test_training_goes_on_from_its_checkpoint(tmp_path):
+    model, heard = chain(), Heard()
+    step = QuantizeAuto(data=normal(model, rows=96), samples=48, fidelity=1.0, all_int8=True)
+    step = step.with_fields(train="1s", checkpoint=str(tmp_path / "state"))
+    for _ in range(2):
+        step(model, dataclasses.replace(VNNI, progress=heard))
+    assert sum("resumed from step" in line for line in heard.said) == 1
+    with pytest.raises(OptionError, match="none is asked for"):
+        QuantizeAuto(checkpoint="state")
 
 
 def test_a_time_that_cannot_be_read_is_refused():
