@@ -38,7 +38,7 @@ demo: $(STAMP)
 test test-fast coverage: export OMP_NUM_THREADS ?= 1
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --durations=25
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow"
@@ -48,7 +48,7 @@ test-fast: $(STAMP)
 coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
 coverage: $(STAMP)
 	rm -rf .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n auto
+	$(BIN)/coverage run -m pytest -n auto --durations=25
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet --directory out/coverage
 	$(BIN)/coverage report --skip-covered --sort cover
