@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trimtab.core.model import Model
+from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.runtime_bench.measure.text import comparison_lines, speedup_text
@@ -26,6 +28,12 @@ from trimtab.runtime_bench.measure.values import Comparison, save
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2")
 REAL = ("ppocr_cls", "ppocr_rec", "yolox_nano", "keypoint")
 MODELS = (*NETWORKS, "minilm", *REAL)
+#: Sizes that are measured, where a file leaves them open.
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "minilm": {"input_ids": (1, 128), "attention_mask": (1, 128)},
+    "ppocr_cls": {"x": (1, 3, 48, 192)},
+    "ppocr_rec": {"x": (1, 3, 48, 320)},
+}
 #: Images that networks are calibrated on.
 IMAGES = 256
 
@@ -94,9 +102,12 @@ def main() -> None:
             args.folder.mkdir(parents=True, exist_ok=True)
             make(name, args.folder)
             continue
+        source = args.folder / f"{name}.onnx"
+        feeds = given_feeds(Model.load(source), SHAPES.get(name, {}))
         found = compare(
-            args.folder / f"{name}.onnx",
+            source,
             [args.folder / f"{name}.int8.onnx"],
+            feeds,
             config=SessionConfig(threads=1),
             providers=["cpu", *(args.provider or ["openvino"])],
             max_seconds=args.seconds,

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ _FLAGS = (
     *("--disable-background-timer-throttling", "--disable-renderer-backgrounding"),
     *("--disable-backgrounding-occluded-windows", "--disable-dev-shm-usage", "--mute-audio"),
 )
+#: Script of a shell that becomes the program, and of one that kills both at the end of its input.
+_GROUP = 'exec 3<&0 </dev/null; { cat <&3 >/dev/null; kill -9 0; } & exec "$@" 3<&-'
 
 #: WebGPU without a GPU.
 _SOFTWARE_GPU = (
@@ -143,13 +146,7 @@ class BrowserPage:
             prefix="trimtab-chromium-", ignore_cleanup_errors=True
         )
         self.server = PageServer(device.runtime, files)
-        self._process = subprocess.Popen(  # noqa: S603 - the program that was found
-            device.command(self.server.address(), self._profile.name),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process = start_group(device.command(self.server.address(), self._profile.name))
 
     def ask(self, name: str, doing: str, limit: float, **message: object) -> Message:
         """Give the page a command and return its answer.
@@ -187,6 +184,22 @@ class BrowserPage:
         self._profile.cleanup()
 
 
+def start_group(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a program whose processes are one group, which ends with this process, too.
+
+    This process may be killed without a word. So a shell in the group waits for the end of a pipe
+    that this process alone holds open, and then kills all.
+    """
+    posix = os.name == "posix"
+    return subprocess.Popen(  # noqa: S603 - the program that was found
+        ["/bin/sh", "-c", _GROUP, "sh", *words] if posix else words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a browser with all of its processes, which are one session."""
     if hasattr(os, "killpg"):
@@ -194,4 +207,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.wait()
+    process.communicate()

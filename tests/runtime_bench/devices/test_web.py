@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,3 +185,38 @@ def test_quality_is_judged_by_the_browser_s_own_outputs(tmp_path: Path) -> None:
     assert len(found) == 3
     for (_, there), (_, here) in zip(found, run_here(model, data, CONFIG), strict=True):
         assert difference(here, there) < 1e-4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX's")
+@pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
+def test_programs_of_a_group_end_with_the_process_that_started_them(killed: bool) -> None:
+    code = (
+        "import os, sys, time\n"
+        "from trimtab.runtime_bench.devices.web_browser import start_group\n"
+        "program = start_group(['sh', '-c', 'sleep 600 & exec sleep 600'])\n"
+        "print(program.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    group = int(parent.stdout.readline())
+    os.killpg(group, 0)  # it is there
+    if killed:
+        parent.kill()
+    else:
+        parent.stdin.close()
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 30
+    while _lives(group) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not _lives(group)
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
