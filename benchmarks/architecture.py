@@ -40,7 +40,7 @@ def source_files() -> list[Path]:
 
 
 def read_imports() -> dict[str, set[str]]:
-    """What each module imports of this project, wherever the statement stands."""
+    """Return what each module imports of this project, wherever the statement stands."""
     graph = grimp.build_graph("trimtab", cache_dir=None)
     return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
 

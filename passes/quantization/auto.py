@@ -24,7 +24,7 @@ import onnx_ir as ir
 from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import OptionError, TrimtabError
+from trimtab.core.errors import ModelError, OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_limited
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
@@ -363,7 +363,18 @@ class QuantizeAuto(Pass):
             checkpoint=self.checkpoint,
             resume=self.checkpoint is not None,
         )
-        search.improve(self._training, lambda best: learn.rewrite(best, search.ctx))
+        wrong: list[ModelError] = []
+
+        def trained(best: Model) -> Rewrite:
+            try:
+                return learn.rewrite(best, search.ctx)
+            except ModelError as error:
+                wrong.extend([error] * (error.where == self.checkpoint))
+                raise
+
+        search.improve(self._training, trained)
+        if wrong:  # the user's file, which no other candidate makes good
+            raise wrong[0]
 
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
         """Return whether less than the promise is kept, or more than `max_drop` lost."""

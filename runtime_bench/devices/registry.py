@@ -82,7 +82,7 @@ def find(name: str) -> Ssh | FleetAddress | BareDevice:
         raise OptionError(
             f"there is no device {name!r}",
             where="--on",
-            hint=f"Known: {', '.join(['web', *sorted(known)])}. Give ssh://user@host, or "
+            hint=f"Known: {', '.join(['web', 'node', *sorted(known)])}. Give ssh://user@host, or "
             "`trimtab device add NAME ssh://user@host` first",
         )
     return parse(known[name])

@@ -1,4 +1,4 @@
-"""What surrounds every pass: fields are checked, and a broken model is not called a bug."""
+"""The rules around every pass: fields are checked, and a broken model is not called a bug."""
 
 from __future__ import annotations
 

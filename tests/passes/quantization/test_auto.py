@@ -11,7 +11,7 @@ from int8_graphs import chain, detector, graph, normal, residual, transformer_bl
 from trimtab.cli import main
 from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, OptionError
+from trimtab.core.errors import DataError, ModelError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import build_session, run
@@ -205,6 +205,9 @@ def test_training_goes_on_from_its_checkpoint(tmp_path):
     for _ in range(2):
         step(model, dataclasses.replace(VNNI, progress=heard))
     assert sum("resumed from step" in line for line in heard.said) == 1
+    (tmp_path / "state").write_text("of something else")
+    with pytest.raises(ModelError, match="is not a checkpoint"):
+        step(model, VNNI)
     with pytest.raises(OptionError, match="none is asked for"):
         QuantizeAuto(checkpoint="state")
 

@@ -84,7 +84,7 @@ def test_types_and_ranks_are_those_that_the_node_has() -> None:
 
 
 def test_xnnpack_takes_int8_with_int8_and_refuses_uint8_with_int8() -> None:
-    """What onnxruntime wants on x64 is what XNNPACK refuses."""
+    """Weights as onnxruntime wants them on x64 are refused by XNNPACK."""
     good, bad = (looked(quantized(chain(), t), "xnnpack") for t in ("xnnpack", "x64-avx512-vnni"))
     assert "Conv" not in refused(good)
     assert "mixes uint8 and int8" in refused(bad)["Conv"]
