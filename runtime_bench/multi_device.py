@@ -25,6 +25,11 @@ class MultiDeviceBench:
 
     benches: Mapping[str, Bench]
 
+    @property
+    def unmeasured(self) -> Mapping[str, str]:
+        """See `Bench`; what one of them does not measure."""
+        return {kind: why for b in self.benches.values() for kind, why in b.unmeasured.items()}
+
     def compare(
         self,
         base: Timed,

@@ -6,8 +6,9 @@ All that measures uses a `Bench`, so nothing else needs to know about devices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from trimtab.core.ort.session import Feeds, SessionConfig
@@ -92,9 +93,15 @@ class Bench(Protocol):
     def target(self, threads: int | None) -> Target:
         """Describe that machine as a target of optimization."""
 
+    @property
+    def unmeasured(self) -> Mapping[str, str]:
+        """Kinds of budgets that are not measured there, each with the reason."""
+
 
 class LocalBench:
     """This machine."""
+
+    unmeasured: Mapping[str, str] = MappingProxyType({})
 
     def compare(
         self,

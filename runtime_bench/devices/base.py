@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from trimtab.core.ort.session import Feeds
@@ -49,6 +50,7 @@ class RemoteBench(Closeable, ABC):
 
     facts: Message
     progress: Progress
+    unmeasured: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def request(self, call: RemoteCall) -> Message:

@@ -75,7 +75,7 @@ class ContenderBench(Closeable, ABC):
 
     @property
     def unmeasured(self) -> dict[str, str]:
-        """Kinds of budgets that are not measured there, each with the reason."""
+        """See `Bench`."""
         return dict.fromkeys(("start", "memory"), self.no_costs)
 
     def diagnosis(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ class Collector:
 
     def _check_measurable(self) -> None:
         """Refuse budgets of what a device does not measure, before all else is measured."""
-        unmeasured: Mapping[str, str] = getattr(self.bench, "unmeasured", {})
+        unmeasured = self.bench.unmeasured
         for budget in self.gate.budgets:
             if budget.kind in unmeasured:
                 raise InputError(

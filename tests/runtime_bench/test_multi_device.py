@@ -154,3 +154,10 @@ def test_one_device_under_two_names_is_refused(tmp_path, monkeypatch):
         bench_on_all("pi5,board", Silent()),
     ):
         pass
+
+
+def test_what_one_device_does_not_measure_none_of_them_does() -> None:
+    browser = FakeBench()
+    browser.unmeasured = {"memory": "not in a browser"}
+    both = MultiDeviceBench({"board": FakeBench(), "web": browser})
+    assert both.unmeasured == {"memory": "not in a browser"}
