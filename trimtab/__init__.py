@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .core.when_used import import_when_used
+
 if TYPE_CHECKING:
     from trimtab.core.context import Context
     from trimtab.core.data import Batch
@@ -75,6 +77,8 @@ __all__ = [
     "optimize",
     "session",
 ]
+
+import_when_used()
 
 
 def __getattr__(name: str) -> Any:
