@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples website
 
-.PHONY: api coverage demo gate-self test test-fast first-hour property fuzz check providers format docs setup clean
+.PHONY: api changelog coverage demo gate-self test test-fast first-hour property fuzz check providers format docs setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make property N=2000   each pass on that many random graphs, a failing one made small"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
 	@echo "make api        what breaks for users since the last release, by the names that are public"
+	@echo "make changelog  the part of a release in CHANGELOG.md, from the files in changes/"
 	@echo "make gate-self  this checkout against the last release, by trimtab's own gate"
 	@echo "make providers  what devices take, held against packages of QNN and OpenVINO"
 	@echo "make docs       the site of the documents, into out/site"
@@ -80,6 +81,11 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/architecture.py --brief
 	$(BIN)/python website/api_changes.py
+	$(BIN)/towncrier build --draft >/dev/null
+
+# The part of the changelog for the version of pyproject.toml, from the files in changes/.
+changelog: $(STAMP)
+	$(BIN)/towncrier build --yes
 
 # What breaks since the last release, or since REF.
 api: $(STAMP)

@@ -11,8 +11,8 @@ pytest.importorskip("griffe", reason="needs griffelib")
 
 import api_changes
 
-HEAD = "## 0.2.0, unreleased\n\n- More.\n"
-RELEASED = "\n## 0.1.0, 2026-01-01\n\n- Breaking: `load` is new.\n"
+RELEASED = "# Changelog\n\n## 0.1.0, 2026-01-01\n\n### Breaking\n\n- `load` and `save` are new.\n"
+TOLD = "`load` takes no name, and\n`save` is gone.\n"
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '__all__ = ["load", "save"]\ndef load(path, name=""): ...\ndef save(path): ...\n'
     )
     (tmp_path / "trimtab" / "passes" / "__init__.py").write_text("__all__ = []\n")
-    (tmp_path / "CHANGELOG.md").write_text(HEAD + RELEASED)
+    (tmp_path / "CHANGELOG.md").write_text(RELEASED)
     name = ("-c", "user.name=a", "-c", "user.email=a@b")
     for command in (("init", "-q"), ("add", "."), (*name, "commit", "-qm", "a"), ("tag", "v0.1.0")):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
@@ -46,6 +46,11 @@ def test_what_breaks_since_the_newest_release_is_told(
     (repository / "trimtab" / "__init__.py").write_text(now)
     assert api_changes.main() == bool(says)
     assert says in capsys.readouterr().out
-    told = HEAD + "- Breaking: `load` takes no name, and\n  `save` is gone.\n"
-    (repository / "CHANGELOG.md").write_text(told + RELEASED)
+    fragment = repository / "changes" / "+load.breaking.md"
+    fragment.parent.mkdir()
+    fragment.write_text(TOLD)
+    assert api_changes.main() == 0
+    fragment.unlink()  # as the release's changelog takes it in, before there is a tag
+    built = RELEASED.replace("## 0.1", f"## 0.2.0, 2026-02-01\n\n### Breaking\n\n- {TOLD}\n## 0.1")
+    (repository / "CHANGELOG.md").write_text(built)
     assert api_changes.main() == 0

@@ -3,8 +3,8 @@
     python website/api_changes.py [REF]
 
 Public are the names that `trimtab` and `trimtab.passes` list; griffe reads both versions without
-running them. Exit code 1 where code written for the release would break and the newest part of
-`CHANGELOG.md` has no line "- Breaking: `Name` ..." that says so.
+running them. Exit code 1 where code written for the release would break and no file
+`changes/*.breaking.md` names what breaks, in backticks.
 """
 
 from __future__ import annotations
@@ -43,20 +43,22 @@ def breaking_changes(ref: str) -> Iterator[tuple[str, str]]:
                 yield name, _COLOUR.sub("", change.explain(griffe.ExplanationStyle.ONE_LINE))
 
 
-def announced(changelog: str) -> set[str]:
-    """Return the names whose break the newest part of the changelog tells."""
-    newest = re.split(r"(?m)^## ", changelog)[1]
-    lines = re.findall(r"(?m)^- Breaking: (.*(?:\n {2}.*)*)", newest)
-    return {name for line in lines for name in re.findall(r"`(\w+)`", line)}
+def announced(ref: str) -> set[str]:
+    """Return the names whose break is told: in `changes/`, or in the part of a newer release."""
+    told = [p.read_text(encoding="utf-8") for p in (ROOT / "changes").glob("*.breaking*.md")]
+    newest = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1]
+    if not newest.startswith(f"{ref.removeprefix('v')},"):
+        told.append(newest.partition("### Breaking\n")[2].partition("### ")[0])
+    return set(re.findall(r"`(\w+)`", "".join(told)))
 
 
 def main() -> int:
-    """Print what breaks; the exit code is 1 where the changelog does not tell all of it."""
+    """Print what breaks; the exit code is 1 where not all of it is told."""
     ref = sys.argv[1] if len(sys.argv) > 1 else newest_release()
     if not ref:
         sys.stdout.write("There is no release yet: nothing can break.\n")
         return 0
-    told = announced((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    told = announced(ref)
     changes = dict.fromkeys(breaking_changes(ref))
     silent = [text for name, text in changes if name not in told]
     sys.stdout.write("".join(f"{text}\n" for _, text in changes))
