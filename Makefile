@@ -79,7 +79,7 @@ check: $(STAMP)
 	$(BIN)/mypy typing_tests/public_api.py
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python benchmarks/architecture.py --brief
+	$(BIN)/python benchmarks/project/architecture.py --brief
 	$(BIN)/python website/api_changes.py
 	$(BIN)/towncrier build --draft >/dev/null
 
@@ -124,8 +124,8 @@ gate-self: QUANTIZE = bin/trimtab quantize float.onnx --data calibration.npz --f
 gate-self: $(STAMP)
 	$(PYTHON) -m venv .venv-release
 	.venv-release/bin/python -m pip install --quiet -c constraints.txt "$(BASE)[cpu,optimize]"
-	$(BIN)/python benchmarks/own_gate.py out/gate-self
-	cp benchmarks/own_gate.yaml out/gate-self/budgets.yaml
+	$(BIN)/python benchmarks/project/own_gate.py out/gate-self
+	cp benchmarks/project/own_gate.yaml out/gate-self/budgets.yaml
 	cd out/gate-self && ../../$(VENV)/$(QUANTIZE) int8.onnx
 	cd out/gate-self && ../../.venv-release/$(QUANTIZE) int8-release.onnx
 	$(BIN)/trimtab gate out/gate-self/budgets.yaml --max-time 3m --on-inconclusive pass \

@@ -20,12 +20,21 @@ def sources(layer: str) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_each_link_resolves_to_its_folder(folder: str) -> None:
-    link = ROOT / "trimtab" / folder
-    assert link.is_symlink()
-    assert not Path(link.readlink()).is_absolute()
-    assert link.resolve() == ROOT / folder
+@pytest.mark.parametrize(
+    ("link", "folder"),
+    [
+        *((f"trimtab/{folder}", folder) for folder in FOLDERS),
+        *(
+            (str(link.relative_to(ROOT)), "benchmarks/common")
+            for link in sorted((ROOT / "benchmarks").glob("*/common"))
+        ),
+    ],
+)
+def test_each_link_resolves_to_its_folder(link: str, folder: str) -> None:
+    path = ROOT / link
+    assert path.is_symlink()
+    assert not Path(path.readlink()).is_absolute()
+    assert path.resolve() == ROOT / folder
 
 
 def test_every_package_is_installed() -> None:

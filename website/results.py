@@ -86,13 +86,15 @@ def _overview() -> str:
             "further option. *Kept* is the share of the float model's job on rows that nothing was "
             "chosen on: F1 of detections, lines read alike, decisions alike.",
             quantize_table(),
-            _made(made, "python benchmarks/real_files.py --table", "real-files"),
+            _made(made, "python benchmarks/real/files.py --table", "real-files"),
             "All commands on these files: [third-party files](real-files.md). The judges: "
             "[fidelity beside an independent judge](real-judging.md).",
             "## Architectures",
             _architectures(),
             _made(
-                "", "python benchmarks/architectures.py --out out/architectures", "architectures"
+                "",
+                "python benchmarks/networks/architectures.py --out out/architectures",
+                "architectures",
             ),
             "Each of them: [architectures](architectures.md). Networks of the literature beside "
             "their peers: [what the passes reach](reached.md). How often measurements err: "
