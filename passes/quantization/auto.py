@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -25,11 +25,7 @@ from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, TrimtabError
-from trimtab.core.metric import evaluate, find_limited
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
-from trimtab.core.runner import Remembering
-from trimtab.core.target import usable_cpus
 from trimtab.core.units import duration
 
 from ..base import Pass, Rewrite
@@ -44,16 +40,17 @@ from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
 from .compress_weights import CompressWeights
 from .dynamic import QuantizeDynamic
-from .file_size import plain_bytes, size_notes
-from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
+from .file_size import size_notes
+from .greedy_search import ERROR, GreedySearch, quantization_notes
 from .hold_out import hold_out
-from .judge import MARGIN_OF_PROMISE, PROMISED, Verdict
+from .judge import PROMISED, Verdict
 from .limits import check_limits
 from .qdq.float_ends import float_ends
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
 from .speed_choice import SpeedChoice, store_weights
 from .static import QuantizeStatic
+from .wanted import Wanted
 
 #: Samples for bias correction.
 CORRECTING = 128
@@ -62,14 +59,6 @@ RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
-#: Outputs that differ from float by this are no longer the model's.
-RUINED = 0.2
-#: Share of the other's int8 arithmetic that dynamic int8 needs, to be taken for its error alone.
-ENOUGH = 0.5
-
-#: Shares of the arithmetic that differ by less are the same.
-SAME_SHARE = 0.02
-
 #: Notes of the last quantization that are reported.
 _REPORTED = frozenset(
     {
@@ -166,6 +155,7 @@ class QuantizeAuto(Pass):
         few = fitting(model, held_out.take(self.samples))
         kept = few if few.stream is not None else list(few)
         search = GreedySearch(model, kept, ctx, self.fidelity)
+        wanted = Wanted(search, data, self.samples, self.fidelity, self.max_drop, self.metric)
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
                 data=used,
@@ -176,25 +166,19 @@ class QuantizeAuto(Pass):
             )
             speed = SpeedChoice(search, held_out) if self._asks_the_clock else None
             if is_transformer(model.graph):
-                self._transformer(search, static, data)
+                self._transformer(search, static, wanted)
             else:
-                self._static_or_dynamic(search, static, data, speed)
+                self._static_or_dynamic(search, static, wanted, speed)
         if speed is not None:
             store_weights(search, partial(_compress, data, self.samples), speed)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        promise = self._promise(search, len(held_out))
+        promise = wanted.report(len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         chosen = search.chosen.clone()
         forget_shapes(chosen.ir)
         report |= {**notes, **size_notes(model, chosen)}
         return Rewrite(chosen.ir, search.declined, report)
-
-    def _promise(self, search: GreedySearch, rows: int) -> dict[str, Any]:
-        """Return what the result keeps, beside what was wanted."""
-        broken = self.max_drop is None and not search.keeps_promise
-        kept = round(search.verdict.kept, 4)
-        return {"fidelity": kept, "wanted": self.fidelity, "rows": rows, "broken": broken}
 
     def _without_data(self, model: Model, ctx: Context) -> Rewrite:
         """Quantize dynamically, where that does something.
@@ -214,7 +198,7 @@ class QuantizeAuto(Pass):
         self,
         search: GreedySearch,
         static: QuantizeStatic,
-        data: Dataset,
+        wanted: Wanted,
         speed: SpeedChoice | None,
     ) -> None:
         """Quantize statically with its refinements, then take dynamic int8 where that is better.
@@ -227,7 +211,7 @@ class QuantizeAuto(Pass):
         dynamic = partial(
             search.compare,
             "dynamic int8",
-            partial(self._why_not_dynamic, search, data),
+            partial(self._why_not_dynamic, search, wanted),
             QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8),
         )
         try:
@@ -246,9 +230,9 @@ class QuantizeAuto(Pass):
         static, before = self._refine(search, static)
         if dynamic():
             return
-        self._train(search, static, data)
-        if self._loses_too_much(search, data):
-            self._leave_float(search, static, before, data)
+        self._train(search, static, wanted)
+        if self._loses_too_much(wanted):
+            wanted.offer_mixed(static, before)
             if self.max_drop is None and (search.keeps_promise or self.effort == "quick"):
                 return  # biases would be corrected for little, at the price of as many runs
             dynamic()
@@ -270,7 +254,7 @@ class QuantizeAuto(Pass):
         return f"train through int8, {self.train}"
 
     def _why_not_dynamic(
-        self, search: GreedySearch, data: Dataset, candidate: Model, verdict: Verdict
+        self, search: GreedySearch, wanted: Wanted, candidate: Model, verdict: Verdict
     ) -> str:
         """Return the reason against dynamic int8 beside the best so far; "" where it is better.
 
@@ -278,10 +262,10 @@ class QuantizeAuto(Pass):
         """
         if not candidate.lineage[-1].notes["quantized"]:
             return "it finds nothing to quantize"
-        if self.max_drop is not None and self._falls_too_much(search, candidate, data):
+        if wanted.metric_falls(candidate):
             return "the metric would fall too much"
         if search.chosen is not search.original:
-            return _why_worse(search, candidate, verdict)
+            return search.why_worse(candidate, verdict)
         free = self.all_int8 or self.max_drop is not None or verdict.kept >= self.fidelity
         return "" if free or not any(float_ends(search.original.graph)) else "it keeps too little"
 
@@ -309,51 +293,26 @@ class QuantizeAuto(Pass):
                 static, before = own, (Equalize(),)
         return static, before
 
-    def _leave_float(
-        self,
-        search: GreedySearch,
-        static: QuantizeStatic,
-        before: tuple[Pass, ...],
-        data: Dataset,
-    ) -> None:
-        """Leave layers float until enough is kept; with `max_drop` whatever that does to others."""
-        mixed = self._mixed(static, data)
-        if self.max_drop is not None:
-            search.start("mixed precision", *before, mixed)
-        else:
-            search.offer("mixed precision", *before, mixed, as_fast=False)
-
-    def _transformer(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
+    def _transformer(self, search: GreedySearch, static: QuantizeStatic, wanted: Wanted) -> None:
         """Choose the fastest that is close to float; the least error where nothing is close."""
         rewrites = ApplyRewrites()
         search.start(
             "dynamic int8", QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8), rewrites
         )
-        if search.verdict.loss > CLOSE or self._loses_too_much(search, data):
+        if search.verdict.loss > CLOSE or self._loses_too_much(wanted):
             search.offer("static int8", static, rewrites, as_fast=False)
             smooth, own = SmoothQuant(data=static.data), static.with_fields(statistics="")
             search.offer("smooth-quant, static int8", smooth, own, rewrites, as_fast=False)
-        self._train(search, static, data)
-        if self._loses_too_much(search, data):
-            mixed = self._mixed(static, data)
-            if self.max_drop is not None:
-                search.start("mixed precision", mixed, rewrites)
-            else:
-                search.offer("mixed precision", mixed, rewrites, as_fast=False)
+        self._train(search, static, wanted)
+        if self._loses_too_much(wanted):
+            wanted.offer_mixed(static, (), (rewrites,))
 
-    def _train(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
+    def _train(self, search: GreedySearch, static: QuantizeStatic, wanted: Wanted) -> None:
         """Train what loses too much through its rounding, where time was given for that.
 
         With `all_int8` too: what nothing promises may still be better.
         """
-        if self.train is None:
-            return
-        promised = self.max_drop is None
-        if (
-            search.keeps_promise
-            if promised
-            else not self._falls_too_much(search, search.chosen, data)
-        ):
+        if self.train is None or not wanted.is_missed():
             return
         learn = Finetune(
             data=static.data,
@@ -376,53 +335,12 @@ class QuantizeAuto(Pass):
         if wrong:  # the user's file, which no other candidate makes good
             raise wrong[0]
 
-    def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
-        """Return whether less than the promise is kept, or more than `max_drop` lost."""
-        if self.max_drop is not None:
-            return self._falls_too_much(search, search.chosen, data)
-        return not self.all_int8 and not search.keeps_promise
-
-    def _falls_too_much(self, search: GreedySearch, chosen: Model, data: Dataset) -> bool:
-        """Return whether a metric falls by more than its limit on the held-out samples."""
-        assert self.max_drop is not None
-        held_out = fitting(search.original, hold_out(data, self.samples)[1])
-        metric, limit = find_limited(self.max_drop, self.metric or None, held_out)
-        config = SessionConfig.for_evaluation(search.ctx.target, threads=usable_cpus())
-        runner = Remembering(search.original, search.ctx.runner)
-        base, mine = (
-            evaluate(m, held_out, metric, reference=search.original, config=config, runner=runner)
-            for m in (search.original, chosen)
-        )
-        return any(loss.broken for loss in mine.losses_from(base, limit))
-
-    def _mixed(self, static: QuantizeStatic, data: Dataset) -> QuantizeStatic:
-        """Return the same settings with `max_drop`, which holds out the same samples."""
-        promised = self.max_drop is None
-        return static.with_fields(
-            data=data,
-            samples=self.samples,
-            max_drop=MARGIN_OF_PROMISE * (1 - self.fidelity) if promised else self.max_drop,
-            metric="fidelity" if promised else self.metric,
-            closest=promised,
-        )
+    def _loses_too_much(self, wanted: Wanted) -> bool:
+        return not self.all_int8 and wanted.is_missed()
 
 
 def _compress(data: Dataset, samples: int, fidelity: float) -> CompressWeights:
     return CompressWeights(data=data, samples=samples, fidelity=fidelity)
-
-
-def _why_worse(search: GreedySearch, candidate: Model, verdict: Verdict) -> str:
-    """Return the reason against a candidate beside the best so far; "" where it is better."""
-    share, other = (quantization_notes(model)["int8_share"] for model in (candidate, search.chosen))
-    less = "less of it runs in int8"
-    if search.keeps_promise and verdict.kept >= search.promised:
-        if abs(share - other) > SAME_SHARE:
-            return "" if share > other else less
-        smaller = plain_bytes(candidate) < plain_bytes(search.chosen)
-        return "" if smaller else "its file is larger"
-    if verdict.shortfall(search.promised) >= (1 - MARGIN) * search.shortfall:
-        return "the error would not fall"
-    return "" if share >= ENOUGH * other or search.verdict.loss > RUINED else less
 
 
 def _corrected(

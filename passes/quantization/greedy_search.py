@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from trimtab.core.context import Context
@@ -14,14 +15,23 @@ from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
+from .file_size import plain_bytes
 from .judge import PROMISED, Judge, Verdict
 
 #: Least relative decrease of the shortfall: a smaller one could be reversed by other samples.
 MARGIN = 0.02
+#: Outputs that differ from float by this are no longer the model's.
+RUINED = 0.2
+#: Share of the other's int8 arithmetic that a candidate needs, to be taken for its error alone.
+ENOUGH = 0.5
+#: Shares of the arithmetic that differ by less are the same.
+SAME_SHARE = 0.02
 #: Name of the error in reports.
 ERROR = "squared_relative_error"
 #: Name of the part of the float model's answers that is kept, in reports.
 FIDELITY = "fidelity"
+#: Reason against a candidate.
+LESS = "less of it runs in int8"
 #: Change of a clone of the best model so far.
 Change = Callable[[Model], Rewrite]
 #: Reason why a candidate of this verdict is no better than the best so far; "" where it is better.
@@ -85,24 +95,14 @@ class GreedySearch:
 
         With `as_fast` it is refused where less of it runs in int8 than of the best so far.
         """
-        return self._try(name, lambda: self.apply(passes), as_fast=as_fast)
+        return self._try(name, lambda: self.apply(passes), partial(self._why_not, as_fast=as_fast))
 
     def compare(self, name: str, better: Better, *passes: Pass, of: Model | None = None) -> bool:
         """Build a candidate and take it where `better` finds no reason not to.
 
         It is made from the original where no other model is given.
         """
-        self.ctx.progress.say(f"trying {name}")
-        try:
-            candidate = self.apply(passes, of)
-            verdict = self.judge.of(candidate)
-        except TrimtabError as failure:
-            return self._reject(name, None, str(failure))
-        why = better(candidate, verdict)
-        if why:
-            return self._reject(name, verdict, why)
-        self._keep(name, candidate, verdict)
-        return True
+        return self._try(name, lambda: self.apply(passes, of), better)
 
     def improve(self, name: str, change: Change) -> bool:
         """Change a clone of the best so far and take it if it is judged better."""
@@ -110,7 +110,7 @@ class GreedySearch:
         def changed() -> Model:
             return dataclasses.replace(self.chosen, ir=change(self.chosen.clone()).ir)
 
-        return self._try(name, changed, as_fast=True)
+        return self._try(name, changed, partial(self._why_not, as_fast=True))
 
     def apply(self, passes: Sequence[Pass], of: Model | None = None) -> Model:
         """Return the original, or another model, after these passes."""
@@ -119,17 +119,36 @@ class GreedySearch:
             candidate = step(candidate, self.ctx)
         return candidate.fixed()
 
-    def _try(self, name: str, build: Callable[[], Model], *, as_fast: bool) -> bool:
+    def why_worse(self, candidate: Model, verdict: Verdict) -> str:
+        """Return the reason against a candidate beside the best so far; "" where it is better.
+
+        The better of two that keep enough has more of the arithmetic in int8, or is smaller.
+        """
+        share, other = (quantization_notes(m)["int8_share"] for m in (candidate, self.chosen))
+        if self.keeps_promise and verdict.kept >= self.promised:
+            if abs(share - other) > SAME_SHARE:
+                return "" if share > other else LESS
+            smaller = plain_bytes(candidate) < plain_bytes(self.chosen)
+            return "" if smaller else "its file is larger"
+        enough = share >= ENOUGH * other or self.verdict.loss > RUINED
+        return self._why_no_gain(verdict) or ("" if enough else LESS)
+
+    def _why_not(self, candidate: Model, verdict: Verdict, *, as_fast: bool) -> str:
+        return LESS if as_fast and slower(candidate, self.chosen) else self._why_no_gain(verdict)
+
+    def _why_no_gain(self, verdict: Verdict) -> str:
+        falls = verdict.shortfall(self.promised) < (1 - MARGIN) * self.shortfall
+        return "" if falls else "the error would not fall"
+
+    def _try(self, name: str, build: Callable[[], Model], better: Better) -> bool:
         self.ctx.progress.say(f"trying {name}")
         try:
             candidate = build()
+            verdict = self.judge.of(candidate)
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
-        verdict = self.judge.of(candidate)
-        if as_fast and slower(candidate, self.chosen):
-            return self._reject(name, verdict, "less of it runs in int8")
-        if verdict.shortfall(self.promised) >= (1 - MARGIN) * self.shortfall:
-            return self._reject(name, verdict, "the error would not fall")
+        if why := better(candidate, verdict):
+            return self._reject(name, verdict, why)
         self._keep(name, candidate, verdict)
         return True
 

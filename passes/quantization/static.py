@@ -160,27 +160,8 @@ class QuantizeStatic(Pass):
             tensors += average_pool_outputs(model.graph)
         tensors = list(dict.fromkeys(tensors))
         statistics = self._statistics(model, tensors, data, ctx)
-        masked = [node.name or "" for node in unbounded_nodes(model.graph, statistics)]
-        declined += [Declined(name, "takes infinity by design, as a mask") for name in masked]
-        emptied = _emptied_nodes(model.graph, statistics)
-        declined += [
-            Declined(name, "its tensors have no elements for a sample") for name in emptied
-        ]
-        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked, *emptied])
-        methods = range_methods(list(statistics), self.ranges, self.tensor_ranges)
-        ranges = {
-            name: find_range(of, methods[name], percentile=self.percentile)
-            for name, of in statistics.items()
-        }
-        uneven = uneven_joins(model.graph, scheme, ranges)
-        declined += [
-            Declined(name, "one scale for all of its inputs would lose the smallest")
-            for name in uneven
-        ]
-        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *uneven])
-        ranges = share_ranges(model.graph, ranges, set(scheme.exclude))
-        if uneven or any(of.empty for of in statistics.values()):  # further nodes stay float
-            ranges = with_moved_tensors(model.graph, ranges)
+        scheme, ranges, without = self._ranges(model, scheme, statistics)
+        declined += without
         written, float_nodes, notes = self._quantize(model, scheme, ranges, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
@@ -195,6 +176,30 @@ class QuantizeStatic(Pass):
             report["overflow"] = [overflow.to_json() for overflow in overflows]
         self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report, loaded=not share.as_written)
+
+    def _ranges(
+        self, model: Model, scheme: Scheme, statistics: Mapping[str, Statistics]
+    ) -> tuple[Scheme, Mapping[str, Range], list[Declined]]:
+        """Return the scheme without the nodes that no range fits, the ranges, and those nodes."""
+        masked = [node.name or "" for node in unbounded_nodes(model.graph, statistics)]
+        emptied = _emptied_nodes(model.graph, statistics)
+        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked, *emptied])
+        methods = range_methods(list(statistics), self.ranges, self.tensor_ranges)
+        ranges = {
+            name: find_range(of, methods[name], percentile=self.percentile)
+            for name, of in statistics.items()
+        }
+        uneven = uneven_joins(model.graph, scheme, ranges)
+        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *uneven])
+        ranges = share_ranges(model.graph, ranges, set(scheme.exclude))
+        if uneven or any(of.empty for of in statistics.values()):  # further nodes stay float
+            ranges = with_moved_tensors(model.graph, ranges)
+        reasons = {
+            "takes infinity by design, as a mask": masked,
+            "its tensors have no elements for a sample": emptied,
+            "one scale for all of its inputs would lose the smallest": uneven,
+        }
+        return scheme, ranges, [Declined(n, why) for why, nodes in reasons.items() for n in nodes]
 
     def _by_onnxruntime(
         self,

@@ -117,19 +117,10 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     ctx = ctx or Context()
     constraints, engines = Constraints.of(constraints), read_engines(providers)
     budget = budget or effort or TimeBudget(seconds, None if train is None else duration(train))
-    store = ResultStore(_cache_root(cache), ctx.progress)
     log = Log(ctx.progress, watch)
+    given = tuple(recipes) if recipes is not None else None
     question = Question(
-        model,
-        data,
-        eval_data,
-        metric,
-        constraints,
-        passes,
-        tuple(recipes) if recipes is not None else None,
-        budget,
-        split,
-        same_data,
+        model, data, eval_data, metric, constraints, passes, given, budget, split, same_data
     )
     measures = is_here(ctx.target) and measure is None
     start = prepared(question, ctx, timed=ctx.clock is not None, measures=measures)
@@ -137,13 +128,9 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         log.note("plan", text)
     if measure is None:
         _refuse_unmeasurable(constraints, ctx.target)
-    bench = bench or LocalBench()
-    spent = Spent(budget, time.monotonic() if budget.started is None else budget.started)
+    store = ResultStore(_cache_root(cache), ctx.progress)
     evaluator = Evaluator(start.model, start.splits, start.metric, constraints, ctx, store)
-    load = load_of(constraints, evaluator, bench)
-    timer = Timer(start.model, evaluator.feeds(), ctx, store, measure, bench, load)
-    builder = Builder(start.model, ctx, store, machine_classes(bench))
-    search = Search(constraints, ctx, builder, evaluator, timer, log, spent)
+    search = _search(evaluator, log, budget, measure, bench or LocalBench())
     search.item_s, search.quiet_left_s = start.item_s, quiet_for
     search.begin()
     search.report_if_satisfied()
@@ -154,6 +141,18 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     search.with_memory()
     outcome = _decide(search)
     return _with_evidence(outcome, search) if look_into else outcome
+
+
+def _search(
+    evaluator: Evaluator, log: Log, budget: TimeBudget, measure: Measure | None, bench: Bench
+) -> Search:
+    """Return the search that has made nothing yet."""
+    model, ctx, store = evaluator.original, evaluator.ctx, evaluator.store
+    spent = Spent(budget, time.monotonic() if budget.started is None else budget.started)
+    load = load_of(evaluator.constraints, evaluator, bench)
+    timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench, load)
+    builder = Builder(model, ctx, store, machine_classes(bench))
+    return Search(evaluator.constraints, ctx, builder, evaluator, timer, log, spent)
 
 
 def _with_evidence(outcome: Outcome, search: Search) -> Outcome:

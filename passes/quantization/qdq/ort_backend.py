@@ -50,14 +50,9 @@ def quantize_with_onnxruntime(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     types = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
-    options: dict[str, Any] = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
-    if scheme.inputs_only:
-        options["QuantizeBias"] = False
-        options["OpTypesToExcludeOutputQuantization"] = sorted(scheme.ops)
+    options = _options(scheme, overrides)
     if method == "percentile":
         options["CalibPercentile"] = percentile
-    if overrides:
-        options["TensorQuantOverrides"] = overrides
     with tempfile.TemporaryDirectory() as folder, silenced():
         source, target = (Path(folder, name) for name in ("float.onnx", "int8.onnx"))
         model.save(source)
@@ -89,6 +84,14 @@ def quantize_with_onnxruntime(
     written.producer_name = model.ir.producer_name
     written.producer_version = model.ir.producer_version
     return written
+
+
+def _options(scheme: Scheme, overrides: dict[str, Any] | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+    if scheme.inputs_only:
+        only_inputs = sorted(scheme.ops)
+        options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": only_inputs}
+    return options | ({"TensorQuantOverrides": overrides} if overrides else {})
 
 
 def _reader(model: Model, data: Dataset) -> Any:
