@@ -148,7 +148,7 @@ class DetectionReader:
         array = joined(name, found).astype(np.float64)
         boxes, scores = score_columns(array, kind)
         side = picture_side(model)
-        last = kind.axis == array.ndim - 1
+        last = kind.axis == array.ndim - 1 and not kind.labels
         form = Head.recognised(boxes, scores, last_axis=last, side=side)
         return cls(kind, _named(head, form, boxes, scores), (name,))
 
@@ -156,7 +156,8 @@ class DetectionReader:
         """Return the number of classes that the outputs have scores of."""
         if len(self.names) == 2:
             return self.head.classes(outputs[self.names[1]].shape[2])
-        return self.head.classes(outputs[self.names[0]].shape[self.kind.axis] - self.kind.scores)
+        columns = self.kind.end or outputs[self.names[0]].shape[self.kind.axis]
+        return self.head.classes(self.kind.labels or columns - self.kind.scores)
 
     def read(
         self, outputs: Mapping[str, Array], *, confidence: float, overlap: float = 0.5

@@ -18,7 +18,14 @@ from ..data import Array, Floats
 from ..model import Model
 from .average_precision import DetectionReader
 from .detections import found_again
-from .kinds import OutputKind, decisions, output_kinds, score_columns
+from .kinds import (
+    OutputKind,
+    decisions,
+    other_columns,
+    output_kinds,
+    score_columns,
+    standardised,
+)
 from .metric import Metric, OutputQuality, Pooled, ratio_items
 from .sequences import alphabet_of, collapsed, edits
 
@@ -45,7 +52,8 @@ class _Judge:
     def score(self, mine: Array, truth: Array) -> Floats:
         """Return (N, 2): what was kept of each item, and what there was to keep.
 
-        Of scores it is (N, 4), such a pair for each threshold.
+        Of scores it is (N, 4), such a pair for each threshold; of detections that have more than
+        boxes and scores as well, such a pair for that.
         """
         rows = len(truth) if truth.ndim else 1
         if mine.shape != truth.shape or not truth.size:
@@ -54,9 +62,11 @@ class _Judge:
             same = (mine == truth).reshape(rows, -1)
             return np.stack([same.mean(1) if same.size else np.ones(rows), np.ones(rows)], 1)
         a, b = _finite(truth, truth).reshape(rows, -1), _finite(mine, truth).reshape(rows, -1)
+        if self.kind.kind == "numbers":
+            a, b = standardised(a, self.kind), standardised(b, self.kind)
         if self.kind.kind == "signal":
             return np.stack([np.square(a - b).sum(1), np.square(a).sum(1)], 1)
-        if self.kind.kind == "embedding":  # twice the loss of the cosine, which readers compute
+        if self.kind.kind in {"embedding", "numbers"}:  # of the first twice the loss of the cosine
             size = np.square(a).sum(1)
             return np.stack([size - np.square(a - b).sum(1), size], 1)
         if self.kind.kind == "scores":
@@ -64,11 +74,11 @@ class _Judge:
         shape = truth.shape
         return np.stack(self._decisions(b.reshape(shape), a.reshape(shape)), 1)
 
-    def _decisions(self, mine: Floats, truth: Floats) -> tuple[Floats, Floats]:
+    def _decisions(self, mine: Floats, truth: Floats) -> tuple[Floats, ...]:
         if self.reader is not None:
             name, read = self.reader.names[0], self.reader.read
             pair = (read({name: array}, confidence=0.3) for array in (truth, mine))
-            return found_again(*pair)
+            return (*found_again(*pair), *_others(mine, truth, self.kind))
         got, wanted = decisions(mine, self.kind), decisions(truth, self.kind)
         if self.kind.kind == "class":
             return (got == wanted).mean(1, dtype=np.float64), np.ones(len(got))
@@ -89,7 +99,7 @@ class _Judge:
     def value(self, table: Floats) -> tuple[float, Floats]:
         """Return the kept part over all items (N, 2), and (N,) each item's part in it.
 
-        Of scores that of the threshold where it is less.
+        Of several pairs that of the one where it is less.
         """
         if table.shape[1] > 2:
             return min((self.value(pair) for pair in np.split(table, 2, axis=1)), key=_first)
@@ -113,6 +123,8 @@ def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
         wrong = float(mine.shape != truth.shape or (mine != truth).mean()) if truth.size else 0
         return np.array([[wrong * max(truth.size, 1)], [max(truth.size, 1)]])
     a, b = _finite(truth, truth), _finite(mine, truth)
+    if kind.kind == "numbers":
+        a, b = standardised(a, kind), standardised(b, kind)
     if kind.kind != "detections":
         return np.array([[np.square(a - b).sum()], [np.square(a).sum()]])
     boxes, scores = score_columns(a, kind)
@@ -125,6 +137,23 @@ def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
             [np.square(scores).sum(), spread.sum()],
         ]
     )
+
+
+def _others(mine: Floats, truth: Floats, kind: OutputKind) -> tuple[Floats, ...]:
+    """Return of each item how much of what stands behind the scores of its objects was kept.
+
+    Errors of landmarks and of coefficients of masks, relative to their spread over all positions.
+    Nothing where detections have no such columns.
+    """
+    a, b = other_columns(truth, kind), other_columns(mine, kind)
+    if not a.shape[-1]:
+        return ()
+    _, scores = score_columns(truth, kind)
+    sure = scores.max(-1, keepdims=True) > THRESHOLDS[0]
+    centre, spread = a.mean((0, 1)), np.maximum(a.std((0, 1)), 1e-12)
+    size = (np.square((a - centre) / spread) * sure).sum((1, 2))
+    error = (np.square((a - b) / spread) * sure).sum((1, 2))
+    return np.maximum(size - np.sqrt(size * error), 0), size
 
 
 def _finite(array: Array, truth: Array) -> Floats:

@@ -17,12 +17,26 @@ from ..data import Array, Floats
 from ..model import Model
 
 Kind = Literal[
-    "integers", "class", "classes", "sequence", "scores", "detections", "embedding", "signal"
+    "integers",
+    "class",
+    "classes",
+    "sequence",
+    "scores",
+    "detections",
+    "embedding",
+    "numbers",
+    "signal",
 ]
 #: Nodes that are searched behind an output.
 DEPTH = 24
 #: Operators whose results lie between 0 and 1.
 _SQUASHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
+#: Operators whose results have no bounds, and those that leave values and bounds as they are, but
+#: for a bias.
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_KEEPING = frozenset(
+    {"Add", "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
 #: Difference of the two largest values of a row, in standard deviations of the row: that of class
 #: scores of a trained network is above, that of an embedding below.
 MARGIN = 0.5
@@ -32,6 +46,16 @@ SURE = 2.0
 GRADED = 0.2
 #: Part of the positions that have the most frequent class where a sequence has a blank.
 BLANK = 0.3
+#: Likeliest class of an item, as a probability, from which numbers are class scores: of up to 16
+#: columns, and of 80 and more.
+LIKELY, LIKELY_OF_MANY = 0.5, 0.1
+#: Part of the items whose first class is the same, from which the first class says nothing, and
+#: the items that it takes to know.
+CONSTANT, ITEMS = 0.95, 16
+#: Median of the scores of detections, most of which are of no object.
+NO_OBJECT = 0.1
+#: Columns of items up to which they are numbers, and the items that it takes to know their spread.
+NUMBERS, SPREAD = 16, 4
 #: Classes from which values without a sum of one can be symbols of a sequence, and lengths from
 #: which the first axis can be time.
 ALPHABET, STEPS = 8, 5
@@ -44,18 +68,27 @@ class OutputKind:
     Attributes:
         kind: integers (each value counts), class (one decision an item), classes (one decision a
             position), sequence (decisions along time, with a blank), scores (each entry between 0
-            and 1), detections (boxes beside scores), embedding (rows of length one), signal (all
-            else).
+            and 1), detections (boxes beside scores), embedding (rows of length one), numbers (few
+            of an item, each with a spread), signal (all else).
         axis: axis of the classes, or of the columns of a detection.
         scores: for detections, first column of the scores.
+        end: for detections, column behind the scores, from which on each has a mask's coefficients
+            or landmarks; 0 where the scores are last.
+        labels: for detections whose last column is the number of the class, how many there are.
         blank: for sequences and classes, the most frequent decision.
+        centre: of numbers, the mean of each.
+        spread: of numbers, the standard deviation of each.
         time_major: true for a sequence (time, N, symbols), as recurrent networks give it.
     """
 
     kind: Kind
     axis: int = 1
     scores: int = 0
+    end: int = 0
+    labels: int = 0
     blank: int = 0
+    centre: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
     time_major: bool = False
 
     def __str__(self) -> str:
@@ -70,6 +103,7 @@ _WORDS: dict[Kind, str] = {
     "scores": "scores, the entries above 0.3 and 0.5",
     "detections": "boxes and scores, the detections found again",
     "embedding": "an embedding, its squared relative error",
+    "numbers": "numbers, their squared error relative to their spread",
     "signal": "a signal, its relative error",
 }
 
@@ -87,19 +121,23 @@ def output_kinds(model: Model, found: Sequence[Mapping[str, Array]]) -> dict[str
 
 def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
     """Return an output over all batches whose items are as large as those of the first."""
-    arrays = [outputs[name] for outputs in found]
+    arrays = [np.atleast_1d(outputs[name]) for outputs in found]
     shape = arrays[0].shape[1:]
-    alike = [a for a in arrays if a.ndim and a.shape[1:] == shape]
-    return np.concatenate(alike) if alike else arrays[0]
+    return np.concatenate([a for a in arrays if a.shape[1:] == shape])
 
 
 def kind_of(value: ir.Value | None, array: Array) -> OutputKind:
     """Return the kind of a tensor, by its values and by what made it where that is known."""
     if array.dtype.kind != "f":
         return OutputKind("integers")
-    if not array.size or array.ndim < 2:
+    if not array.size or (array.ndim < 2 and _is_whole(value)):
         return OutputKind("signal")
     array = np.where(np.isfinite(array), array, 0).astype(np.float32)
+    return _of_values(value, array) if array.ndim > 1 else _of_numbers(array)
+
+
+def _of_values(value: ir.Value | None, array: Array) -> OutputKind:
+    """Return the kind of finite values of two axes and more."""
     axis = _class_axis(array)
     if axis is not None:
         return _of_classes(array, axis)
@@ -121,7 +159,20 @@ def _has_unit_rows(array: Array) -> bool:
 def _are_scores(array: Array, value: ir.Value | None) -> bool:
     """Return whether all values lie between 0 and 1, and some are high or a sigmoid made them."""
     within = array.min() >= -1e-3 and array.max() <= 1 + 1e-3
-    return bool(within and (array.max() > 0.3 or _ends_in(value)))
+    if not within or _is_linear(value):
+        return False
+    return bool(array.max() > 0.3 or _ends_in(value))
+
+
+def _is_linear(value: ir.Value | None) -> bool:
+    """Return whether products and sums made an output, so that only chance keeps it within 1."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in _LINEAR:
+            return True
+        if node.op_type not in _KEEPING:
+            return False
+        value = node.inputs[0]
+    return False
 
 
 def _are_gains(array: Array) -> bool:
@@ -156,11 +207,40 @@ def _of_classes(array: Array, axis: int) -> OutputKind:
 
 def _of_logits(array: Array) -> OutputKind:
     """Return the kind of values that sum to nothing known: decisions where one stands out."""
-    if array.ndim == 2 and _has_margin(array):
+    if array.ndim == 2 and _has_margin(array) and _decides(array):
         return OutputKind("class")
     if array.ndim == 3 and array.shape[2] >= ALPHABET and _has_margin(array, SURE):
         return _sequence(array.argmax(2), array) or OutputKind("signal")
-    return OutputKind("signal")
+    return _of_numbers(array)
+
+
+def _is_whole(value: ir.Value | None) -> bool:
+    """Return whether an output of one axis has a fixed length, so that it is not one of items."""
+    shape = value.shape if value is not None else None
+    return shape is not None and len(shape) == 1 and shape[0] != 1 and isinstance(shape[0], int)
+
+
+def _of_numbers(array: Array) -> OutputKind:
+    """Return the kind of a few numbers of each item, as marks, angles and landmarks are."""
+    columns = array.reshape(len(array), -1).astype(np.float64)
+    if array.ndim > 2 or columns.shape[1] > NUMBERS or len(columns) < SPREAD:
+        return OutputKind("signal")
+    centre, spread = columns.mean(0), columns.std(0)
+    # What does not change from item to item has only its size to be compared with.
+    still = spread <= 1e-3 * np.abs(centre)
+    spread = np.where(still, np.maximum(np.abs(centre), 1e-12), spread)
+    return OutputKind("numbers", centre=tuple(np.where(still, 0, centre)), spread=tuple(spread))
+
+
+def _decides(array: Array) -> bool:
+    """Return whether the first column of items (N, columns) is likely, and not always the same.
+
+    The four sides of a box or the three marks of a recording have a largest one too.
+    """
+    likely = np.exp(array - np.logaddexp.reduce(array, axis=1, keepdims=True)).max(axis=1)
+    if np.median(likely) < min(LIKELY, max(LIKELY_OF_MANY, 8 / array.shape[1])):
+        return False
+    return len(array) < ITEMS or _most_frequent(array.argmax(1))[1] < CONSTANT
 
 
 def _sequence(chosen: Array, array: Array) -> OutputKind | None:
@@ -197,7 +277,12 @@ def _has_margin(array: Array, least: float = MARGIN) -> bool:
 
 
 def _mixed_axis(array: Array) -> OutputKind | None:
-    """Return the kind of a tensor with at least four columns of boxes, then columns of scores."""
+    """Return the kind of a tensor with at least four columns of boxes, then columns of scores.
+
+    Behind them may stand an angle, the number of the class, landmarks or the coefficients of a
+    mask, as YOLO's forms for turned boxes, poses and masks have them, and those without a search
+    for the best.
+    """
     for axis in range(array.ndim - 1, 0, -1):
         others = tuple(i for i in range(array.ndim) if i != axis)
         if array.ndim < 3 or array.shape[axis] < 5:
@@ -205,9 +290,25 @@ def _mixed_axis(array: Array) -> OutputKind | None:
         low, high = array.min(axis=others), array.max(axis=others)
         is_score = (low >= -1e-3) & (high <= 1 + 1e-3)
         first = int(np.argmax(is_score))
-        if first >= 4 and is_score[first:].all() and not is_score[:first].any():
+        if first < 4 or is_score[:first].any():
+            continue
+        columns = np.moveaxis(array, axis, -1)
+        width = columns.shape[-1]
+        labels = _labels(columns[..., -1]) if width == 6 else 0
+        if labels:
+            return OutputKind("detections", axis=axis, scores=4, end=5, labels=labels)
+        if is_score[first:].all():
             return OutputKind("detections", axis=axis, scores=first)
+        end = first + int(np.argmin(is_score[first:]))
+        if first == 4 and np.median(columns[..., first:end]) < NO_OBJECT:
+            return OutputKind("detections", axis=axis, scores=first, end=end)
     return None
+
+
+def _labels(numbers: Array) -> int:
+    """Return how many classes a column of their numbers has; 0 where it is none."""
+    whole = numbers.min() >= 0 and np.allclose(numbers, np.round(numbers), atol=1e-3)
+    return round(float(numbers.max())) + 1 if whole else 0
 
 
 def _ends_in(value: ir.Value | None) -> bool:
@@ -232,7 +333,27 @@ def _behind(value: ir.Value | None, depth: int) -> Iterator[ir.Node]:
         level = [v for node in fresh for v in node.inputs]
 
 
+def standardised(array: Floats, kind: OutputKind) -> Floats:
+    """Return numbers (N, columns), or (N,), as differences from their means in their spreads."""
+    columns = array.reshape(-1, len(kind.centre))
+    return np.asarray((columns - np.array(kind.centre)) / np.array(kind.spread))
+
+
 def score_columns(array: Floats, kind: OutputKind) -> tuple[Floats, Floats]:
     """Return the boxes (N, positions, columns) and the scores of a tensor of detections."""
-    moved = np.moveaxis(array, kind.axis, -1).reshape(len(array), -1, array.shape[kind.axis])
-    return moved[..., : kind.scores], moved[..., kind.scores :]
+    moved = _columns(array, kind)
+    scores = moved[..., kind.scores : kind.end or None]
+    if kind.labels:
+        number = np.clip(np.round(moved[..., -1:]), 0, kind.labels - 1)
+        scores = scores[..., :1] * (number == np.arange(kind.labels))
+    return moved[..., : kind.scores], scores
+
+
+def other_columns(array: Floats, kind: OutputKind) -> Floats:
+    """Return what stands behind the scores of detections: (N, positions, columns)."""
+    columns = _columns(array, kind)
+    return columns[..., kind.end if kind.end and not kind.labels else columns.shape[-1] :]
+
+
+def _columns(array: Floats, kind: OutputKind) -> Floats:
+    return np.moveaxis(array, kind.axis, -1).reshape(len(array), -1, array.shape[kind.axis])

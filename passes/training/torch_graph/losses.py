@@ -130,12 +130,13 @@ class Sizes:
 
     Attributes:
         scores: mean square; of detections that of their scores; None for that of each batch.
-        boxes: of detections, mean square of the boxes around their centre, weighed like errors.
+        boxes: of detections, mean squares of the boxes, and of what stands behind the scores,
+            around their centres, weighed like errors.
         kind: what the tensor is; None where nobody knows.
     """
 
     scores: Tensor | None = None
-    boxes: Tensor | None = None
+    boxes: tuple[Tensor, ...] = ()
     kind: OutputKind | None = None
 
     @classmethod
@@ -145,9 +146,12 @@ class Sizes:
             return cls(_mean([x.square() for x in arrays]))
         parts = [_parts(x, kind) for x in arrays]
         others = [axis for axis in range(arrays[0].ndim) if axis != kind.axis]
-        centre = torch.stack([boxes.mean(others, keepdim=True) for boxes, _ in parts]).mean(0)
-        spread = [(boxes - centre).square() * _weight(scores, kind) for boxes, scores in parts]
-        return cls(_mean([scores.square() for _, scores in parts]), _mean(spread), kind)
+        spreads = []
+        for number in range(len(parts[0][1])):
+            each = [(weighed[number], _weight(scores, kind)) for scores, weighed in parts]
+            centre = torch.stack([x.mean(others, keepdim=True) for x, _ in each]).mean(0)
+            spreads.append(_mean([(x - centre).square() * weight for x, weight in each]))
+        return cls(_mean([scores.square() for scores, _ in parts]), tuple(spreads), kind)
 
     def relative_square(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """Compute |s - t|^2 / |t|^2, comparable between tensors so that terms can be weighed.
@@ -156,24 +160,29 @@ class Sizes:
         pixels and scores below 1: of both as one tensor no gradient would reach the scores. A box
         counts by how sure the teacher is of its object.
         """
-        if self.boxes is None or self.kind is None:
+        if not self.boxes or self.kind is None:
             size = theirs.square().mean() if self.scores is None else self.scores
             return (mine - theirs).square().mean() / size.clamp_min(1e-12)
-        boxes, scores = _parts(mine, self.kind)
-        their_boxes, their_scores = _parts(theirs, self.kind)
-        error = (boxes - their_boxes).square() * _weight(their_scores, self.kind)
-        of_boxes = error.mean() / self.boxes.clamp_min(1e-12)
-        return (Sizes(self.scores).relative_square(scores, their_scores) + of_boxes) / 2
+        scores, weighed = _parts(mine, self.kind)
+        their_scores, their_weighed = _parts(theirs, self.kind)
+        weight = _weight(their_scores, self.kind)
+        errors = [
+            ((x - y).square() * weight).mean() / size.clamp_min(1e-12)
+            for x, y, size in zip(weighed, their_weighed, self.boxes, strict=True)
+        ]
+        of_scores = Sizes(self.scores).relative_square(scores, their_scores)
+        return torch.stack([of_scores, *errors]).mean()
 
 
 #: Errors as shares of the batch at hand.
 OWN_SIZE = Sizes()
 
 
-def _parts(array: Tensor, kind: OutputKind) -> tuple[Tensor, Tensor]:
-    """Return the columns of boxes, and those of scores."""
-    boxes, scores = array.tensor_split([kind.scores], kind.axis)
-    return boxes, scores
+def _parts(array: Tensor, kind: OutputKind) -> tuple[Tensor, list[Tensor]]:
+    """Return the scores; and the boxes, and what else each has, whose errors count by them."""
+    ends = [kind.scores, kind.end or array.shape[kind.axis]]
+    boxes, scores, others = array.tensor_split(ends, kind.axis)
+    return scores, [boxes, others] if others.numel() and not kind.labels else [boxes]
 
 
 def _weight(scores: Tensor, kind: OutputKind) -> Tensor:

@@ -81,6 +81,53 @@ def test_kind_follows_the_values_of_the_float_model() -> None:
     }
 
 
+def test_numbers_of_few_columns_are_a_signal_where_the_largest_is_no_decision() -> None:
+    spread = RNG.normal(size=(40, 4)).astype(np.float32)
+    logits = 6 * spread
+    values = {
+        "sides_of_a_box": spread / 5,
+        "marks": np.array([3.2, 4.1, 2.9], np.float32) + spread[:, :3] / 10,
+        "logits": logits,
+        "logits_of_few_items": logits[:4],
+    }
+    kinds = {n: output_kinds(model_of(y=v), [{"y": v}])["y"].kind for n, v in values.items()}
+    assert kinds == {
+        "sides_of_a_box": "numbers",
+        "marks": "numbers",
+        "logits": "class",
+        "logits_of_few_items": "class",
+    }
+
+
+@pytest.mark.parametrize(("squashed", "kind"), [(False, "numbers"), (True, "scores")])
+def test_landmarks_within_one_are_scores_only_where_something_bounds_them(
+    squashed: bool, kind: str
+) -> None:
+    x = ir.val("x", ir.DataType.FLOAT, ir.Shape(["n", 3]))
+    weight = ir.val("w", const_value=ir.tensor(np.eye(3, 10, dtype=np.float32), name="w"))
+    product = ir.node("MatMul", [x, weight])
+    last = ir.node("Sigmoid" if squashed else "Identity", product.outputs)
+    last.outputs[0].name = "y"
+    graph = ir.Graph(
+        [x], last.outputs, nodes=[product, last], initializers=[weight], opset_imports={"": 17}
+    )
+    found = {"y": RNG.random((40, 10)).astype(np.float32)}
+    assert output_kinds(Model(ir.Model(graph, ir_version=8)), [found])["y"].kind == kind
+
+
+def test_numbers_are_compared_with_their_spread_and_not_with_their_mean() -> None:
+    marks = (np.array([100, 3, 5]) + RNG.normal(size=(400, 3))).astype(np.float32)
+    marks[:, 2] = 5  # the same for all
+    noise = RNG.normal(size=marks.shape) * [0.3, 0.3, 0]
+    assert judged({"y": marks}, {"y": marks}).value == 1
+    lost = 0.3**2 * 2 / 3
+    assert judged({"y": marks}, {"y": marks + noise}).value == pytest.approx(1 - lost, abs=0.01)
+    constant = np.repeat(marks[:1], len(marks), axis=0)
+    assert judged({"y": marks[:, :2]}, {"y": constant[:, :2]}).value == 0
+    ages = marks[:, 0]  # (N,): an output without a second axis
+    assert judged({"y": ages}, {"y": ages + noise[:, 0]}).value == pytest.approx(0.91, abs=0.02)
+
+
 def spelled(*lines: list[int], symbols: int = 12) -> Array:
     """Return logits (N, time, symbols) that are sure of these symbols; 0 is the blank."""
     raw = RNG.normal(size=(len(lines), len(lines[0]), symbols)).astype(np.float32)
@@ -209,6 +256,50 @@ def test_detections_are_found_again_or_lost() -> None:
     near[..., :4] += 1
     assert judged(truth, {"squashed": near}).value == 1
     assert found.outputs[0].loss > 0.1
+
+
+def yolo(*more: Array, objects: int = 6) -> Array:
+    """Return boxes, the scores of three classes, and what stands behind: (2, columns, 400)."""
+    boxes = np.concatenate([RNG.uniform(50, 600, (2, 2, 400)), RNG.uniform(20, 80, (2, 2, 400))], 1)
+    scores = RNG.uniform(0, 0.02, (2, 3, 400))
+    scores[:, 1, :objects] = 0.9
+    return np.concatenate([boxes, scores, *more], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", ["coefficients of masks", "landmarks", "an angle"])
+def test_objects_count_where_more_stands_behind_their_scores(form: str) -> None:
+    more = {
+        "coefficients of masks": RNG.normal(size=(2, 32, 400)),
+        "landmarks": RNG.uniform(0, 640, (2, 10, 400)),
+        "an angle": RNG.uniform(-0.7, 0.7, (2, 1, 400)),
+    }[form]
+    truth = yolo(more)
+    found = judged({"squashed": truth}, {"squashed": truth})
+    assert (found.value, found.outputs[0].kind[:16]) == (1, "boxes and scores")
+    lost, other = truth.copy(), truth.copy()
+    lost[:, 5, :6] = 0.02
+    other[:, 7:, :6] += 0.5 * more.std() * RNG.normal(size=other[:, 7:, :6].shape)
+    assert judged({"squashed": truth}, {"squashed": lost}).value == 0
+    assert 0.1 < judged({"squashed": truth}, {"squashed": other}).value < 0.8
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_the_last_column_may_be_the_number_of_the_class(classes: int) -> None:
+    """Rows (left, top, right, bottom, score, class) that a graph has sorted itself."""
+    corner = RNG.uniform(0, 500, (2, 60, 2))
+    score = np.sort(RNG.random((2, 60, 1)) ** 6, axis=1)[:, ::-1]
+    number = RNG.integers(0, classes, (2, 60, 1)).astype(float)
+    number[0, 0] = classes - 1
+    truth = np.concatenate([corner, corner + 60, score, number], 2).astype(np.float32)
+    sorted_otherwise = truth[:, ::-1]
+    assert judged({"squashed": truth}, {"squashed": sorted_otherwise}).value == 1
+    wrong = truth.copy()
+    wrong[..., 5] = (wrong[..., 5] + 1) % classes
+    lost = truth.copy()
+    lost[..., 4] /= 100
+    assert judged({"squashed": truth}, {"squashed": lost}).value == 0
+    if classes > 1:
+        assert judged({"squashed": truth}, {"squashed": wrong}).value < 0.6
 
 
 def test_line_with_an_edit_is_lost_and_a_long_one_in_part() -> None:
