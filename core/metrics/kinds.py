@@ -49,6 +49,11 @@ BLANK = 0.3
 #: Likeliest class of an item, as a probability, from which numbers are class scores: of up to 16
 #: columns, and of 80 and more.
 LIKELY, LIKELY_OF_MANY = 0.5, 0.1
+#: Likeliest class of a position from which numbers are logits, of how many classes they can be, and
+#: how many positions are looked at.
+CLEAR, CLASSES, POSITIONS = 0.8, 256, 100_000
+#: Correlation of the logits of two classes; that of the two parts of a motion is above.
+OPPOSITE = -0.8
 #: Part of the items whose first class is the same, from which the first class says nothing, and
 #: the items that it takes to know.
 CONSTANT, ITEMS = 0.95, 16
@@ -116,7 +121,8 @@ def output_kinds(model: Model, found: Sequence[Mapping[str, Array]]) -> dict[str
         found: its outputs for some batches.
     """
     values = {str(v.name): v for v in model.graph.outputs}
-    return {name: kind_of(values.get(name), joined(name, found)) for name in found[0]}
+    text = all(spec.dtype.is_integer() for spec in model.inputs)
+    return {name: kind_of(values.get(name), joined(name, found), text=text) for name in found[0]}
 
 
 def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
@@ -126,17 +132,23 @@ def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
     return np.concatenate([a for a in arrays if a.shape[1:] == shape])
 
 
-def kind_of(value: ir.Value | None, array: Array) -> OutputKind:
-    """Return the kind of a tensor, by its values and by what made it where that is known."""
+def kind_of(value: ir.Value | None, array: Array, *, text: bool = False) -> OutputKind:
+    """Return the kind of a tensor, by its values and by what made it where that is known.
+
+    Args:
+        value: the tensor in its graph, None where that is not known.
+        array: its values for some items.
+        text: the model takes integers alone, the tokens of texts.
+    """
     if array.dtype.kind != "f":
         return OutputKind("integers")
     if not array.size or (array.ndim < 2 and _is_whole(value)):
         return OutputKind("signal")
     array = np.where(np.isfinite(array), array, 0).astype(np.float32)
-    return _of_values(value, array) if array.ndim > 1 else _of_numbers(array)
+    return _of_values(value, array, text) if array.ndim > 1 else _of_numbers(array)
 
 
-def _of_values(value: ir.Value | None, array: Array) -> OutputKind:
+def _of_values(value: ir.Value | None, array: Array, text: bool) -> OutputKind:  # noqa: FBT001
     """Return the kind of finite values of two axes and more."""
     axis = _class_axis(array)
     if axis is not None:
@@ -146,7 +158,7 @@ def _of_values(value: ir.Value | None, array: Array) -> OutputKind:
     mixed = _mixed_axis(array) if _has_squashed(value) else None
     if mixed is None and _has_unit_rows(array):
         return OutputKind("embedding")
-    return mixed or _of_logits(array)
+    return mixed or _of_logits(array) or _of_positions(array, text) or _of_numbers(array)
 
 
 def _has_unit_rows(array: Array) -> bool:
@@ -205,13 +217,41 @@ def _of_classes(array: Array, axis: int) -> OutputKind:
     return OutputKind("classes", axis=axis, blank=_most_frequent(chosen)[0])
 
 
-def _of_logits(array: Array) -> OutputKind:
+def _of_logits(array: Array) -> OutputKind | None:
     """Return the kind of values that sum to nothing known: decisions where one stands out."""
     if array.ndim == 2 and _has_margin(array) and _decides(array):
         return OutputKind("class")
     if array.ndim == 3 and array.shape[2] >= ALPHABET and _has_margin(array, SURE):
-        return _sequence(array.argmax(2), array) or OutputKind("signal")
-    return _of_numbers(array)
+        return _sequence(array.argmax(2), array)
+    return None
+
+
+def _of_positions(array: Array, text: bool) -> OutputKind | None:  # noqa: FBT001
+    """Return the kind of logits of a mask (N, classes, H, W) or (N, H, W, classes), or of tokens.
+
+    Those of tokens are (N, tokens, classes); without a text before them they may be bins of the
+    sides of boxes. Pictures and fields of motion have no likely and no opposite channels.
+    """
+    axis = 2 if text and array.ndim == 3 else None
+    if array.ndim == 4:
+        axis = 1 if array.shape[1] < min(array.shape[2:]) else 3
+    if axis is None or not 2 <= array.shape[axis] <= CLASSES:
+        return None
+    rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    rows = rows[:: max(1, len(rows) // POSITIONS)]
+    below = float((rows < 0).mean())
+    blank, share = _most_frequent(rows.argmax(1))
+    opposite = rows.shape[1] > 2 or np.corrcoef(rows.T)[0, 1] < OPPOSITE
+    sure = np.median(_likeliest(rows)) >= CLEAR
+    if sure and opposite and share < CONSTANT and 1 - CONSTANT < below < CONSTANT:
+        return OutputKind("classes", axis=axis, blank=blank)
+    return None
+
+
+def _likeliest(rows: Array) -> Array:
+    """Return the largest of the probabilities of logits (N, classes): (N,)."""
+    largest = rows.max(axis=1)
+    return np.asarray(np.exp(largest - np.logaddexp.reduce(rows, axis=1)))
 
 
 def _is_whole(value: ir.Value | None) -> bool:
@@ -237,8 +277,7 @@ def _decides(array: Array) -> bool:
 
     The four sides of a box or the three marks of a recording have a largest one too.
     """
-    likely = np.exp(array - np.logaddexp.reduce(array, axis=1, keepdims=True)).max(axis=1)
-    if np.median(likely) < min(LIKELY, max(LIKELY_OF_MANY, 8 / array.shape[1])):
+    if np.median(_likeliest(array)) < min(LIKELY, max(LIKELY_OF_MANY, 8 / array.shape[1])):
         return False
     return len(array) < ITEMS or _most_frequent(array.argmax(1))[1] < CONSTANT
 

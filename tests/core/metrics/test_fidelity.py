@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import graphs
 import numpy as np
 import onnx_ir as ir
@@ -256,6 +258,45 @@ def test_detections_are_found_again_or_lost() -> None:
     near[..., :4] += 1
     assert judged(truth, {"squashed": near}).value == 1
     assert found.outputs[0].loss > 0.1
+
+
+def mask_logits(classes: int, scale: float = 6) -> Array:
+    """Return logits (4, classes, 24, 24), the classes in blocks."""
+    chosen = RNG.integers(0, classes, (4, 6, 6)).repeat(4, 1).repeat(4, 2)
+    hot = np.moveaxis(np.eye(classes)[chosen], 3, 1) - 0.5
+    return (scale * hot + RNG.normal(size=hot.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (lambda: mask_logits(19), "classes"),
+        (lambda: mask_logits(2), "classes"),
+        (lambda: np.moveaxis(mask_logits(5), 1, 3), "classes"),
+        (lambda: RNG.uniform(0, 255, (4, 3, 24, 24)), "signal"),  # a picture
+        (lambda: np.tanh(3 * RNG.normal(size=(4, 3, 24, 24))), "signal"),  # one from -1 to 1
+        (lambda: 9 * RNG.normal(size=(4, 2, 24, 24)), "signal"),  # a field of motion
+        (lambda: 0.3 * RNG.normal(size=(4, 16, 24, 24)), "signal"),  # features
+    ],
+)
+def test_logits_of_a_mask_are_decisions_and_pictures_are_none(
+    made: Callable[[], Array], kind: str
+) -> None:
+    array = made().astype(np.float32)
+    assert output_kinds(model_of(y=array), [{"y": array}])["y"].kind == kind
+
+
+@pytest.mark.parametrize(("tokens", "kind"), [(True, "classes"), (False, "signal")])
+def test_logits_of_tokens_are_decisions_where_the_model_takes_text(tokens: bool, kind: str) -> None:
+    names = ir.DataType.INT64 if tokens else ir.DataType.FLOAT
+    x = ir.val("x", names, ir.Shape(["n", 16]))
+    cast = ir.node("Cast", [x], {"to": int(ir.DataType.FLOAT)})
+    y = ir.node("Unsqueeze", [cast.outputs[0], ir.val("axes")])
+    y.outputs[0].name = "y"
+    graph = ir.Graph([x], y.outputs, nodes=[cast, y], opset_imports={"": 17})
+    logits = mask_logits(6).reshape(4, 6, -1).swapaxes(1, 2)
+    found = output_kinds(Model(ir.Model(graph, ir_version=8)), [{"y": logits}])
+    assert found["y"].kind == kind
 
 
 def yolo(*more: Array, objects: int = 6) -> Array:
