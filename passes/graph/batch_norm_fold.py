@@ -13,7 +13,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 
-from .edit import add_initializer
+from .edit import add_initializer, replace_output
 from .queries import attr, const, input_at, is_inference_norm, is_onnx_op, is_unused
 
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
@@ -94,12 +94,9 @@ def _assign(value: ir.Value | None, array: Array) -> None:
 
 def _bypass(graph: ir.Graph, norm: ir.Node, layer: ir.Node) -> None:
     """Put the layer's output in the place of the norm's, under its name."""
-    made, old = layer.outputs[0], norm.outputs[0]
-    made.type, made.shape, name = old.type, old.shape, old.name
-    old.replace_all_uses_with(made, replace_graph_outputs=True)
+    replace_output(norm.outputs[0], layer.outputs[0])
     given = [v for v in norm.inputs[1:5] if v is not None]
     graph.remove(norm, safe=True)
-    made.name = name
     for value in given:
         if is_unused(value) and value.graph is not None and not value.is_graph_input():
             value.graph.initializers.pop(str(value.name), None)

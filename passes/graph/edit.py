@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -15,11 +13,6 @@ from trimtab.core.graphs import unique_node_names
 
 from .names import fresh_name
 from .queries import input_at, is_unused
-
-#: Next number of each name in a graph: searching for it from 0 each time would be quadratic.
-_NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()
-#: Names of a graph's own tensors that look like those of added constants.
-_ALIKE: WeakKeyDictionary[ir.Graph, frozenset[str]] = WeakKeyDictionary()
 
 
 def set_int(node: ir.Node, name: str, value: int) -> None:
@@ -41,25 +34,10 @@ def add_tensor(
     model: ir.Model, tensor: ir.Tensor[NDArray[np.generic]] | ir.LazyTensor, like: str
 ) -> ir.Value:
     """Add an initializer, named after another tensor, and return it."""
-    graph = model.graph
-    if graph not in _ALIKE:
-        _ALIKE[graph] = _names_like_constants(graph)
-    counts, taken = _NEXT.setdefault(graph, {}), _ALIKE[graph]
-    count = counts.get(like, 0)
-    while (name := f"{like}_cut{count}") in graph.initializers or name in taken:
-        count += 1
-    counts[like] = count + 1
-    tensor.name = name = fresh_name(graph, name)
+    tensor.name = name = fresh_name(model.graph, f"{like}_cut")
     value = ir.val(name, const_value=tensor)
-    graph.register_initializer(value)
+    model.graph.register_initializer(value)
     return value
-
-
-def _names_like_constants(graph: ir.Graph) -> frozenset[str]:
-    """Return the names of inputs and computed tensors, in subgraphs too, that a helper gives."""
-    made = (v for node in graph.all_nodes() for v in node.outputs)
-    names = (str(v.name) for v in (*graph.inputs, *made))
-    return frozenset(name for name in names if re.search(r"_cut\d+$", name))
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
@@ -83,6 +61,14 @@ def replace_by_constant(node: ir.Node, array: NDArray[np.generic]) -> ir.Value:
     graph.remove(node, safe=True)
     graph.register_initializer(value)
     return value
+
+
+def replace_output(old: ir.Value, new: ir.Value) -> None:
+    """Let readers read another value, which takes the old one's name, type and shape."""
+    name = old.name
+    new.type, new.shape = old.type or new.type, old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name, new.name = None, name
 
 
 def initializer_array(value: ir.Value | None) -> NDArray[Any]:
@@ -141,11 +127,7 @@ def drop_weight_inputs(model: ir.Model) -> None:
     IR version 3 lists every initializer as an input, which a caller may feed; quantizers and
     fusions would take a weight for an activation.
     """
-    for graph in model.graphs():
-        weights = set(graph.initializers.values())
-        kept = [value for value in graph.inputs if value not in weights]
-        if len(kept) < len(graph.inputs):
-            graph.inputs[:] = kept
+    common.RemoveInitializersFromInputsPass()(model)
 
 
 def lift_constants(graph: ir.Graph) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .edit import replace_output
 from .names import FreeNames
 from .queries import attr, const, dims, input_at, ints, is_onnx_op, opset, rank
 
@@ -114,12 +115,8 @@ def _center_crop_pad(node: ir.Node, writer: _AxesWriter) -> bool:
         missing = max(0, want - (size or 0))
         amounts[:, axis] = missing // 2, missing - missing // 2
     pads = writer.constant(node, amounts.reshape(-1))
-    output, old = writer.add(node, "Pad", sliced, pads), node.outputs[0]
-    output.type, output.shape = old.type, old.shape
-    name = old.name
-    old.replace_all_uses_with(output, replace_graph_outputs=True)
+    replace_output(node.outputs[0], writer.add(node, "Pad", sliced, pads))
     writer.graph.remove(node, safe=True)
-    output.name = name
     return True
 
 

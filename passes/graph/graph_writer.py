@@ -98,14 +98,6 @@ class GraphWriter:
         return self.node(op_type, inputs, before, name, attributes=attributes).outputs[0]
 
 
-def replace_output(old: ir.Value, new: ir.Value) -> None:
-    """Let readers read another value, which takes the old one's name, type and shape."""
-    name = old.name
-    new.type, new.shape = old.type or new.type, old.shape
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    old.name, new.name = None, name
-
-
 def copied_attributes(node: ir.Node) -> list[ir.Attr]:
     """Return the attributes of a node, for another one."""
     return [a for a in node.attributes.values() if isinstance(a, ir.Attr)]

@@ -21,7 +21,8 @@ class FreeNames:
     """
 
     def __init__(self, graph: ir.Graph) -> None:
-        self._tensors = taken_names(graph)
+        graphs = (graph, *graph.subgraphs())
+        self._tensors = {str(v.name) for g in graphs for v in _values(g) if v.name}
         self._nodes = {node.name for node in graph.all_nodes() if node.name}
         self._next: dict[str, int] = {}
 
@@ -54,11 +55,6 @@ def fresh_name(graph: ir.Graph, base: str) -> str:
     while name in graph.initializers:  # added by other means since
         name = _FREE[graph].tensor(base)
     return name
-
-
-def taken_names(graph: ir.Graph) -> set[str]:
-    """Return the names of all tensors of a graph and its subgraphs."""
-    return {str(v.name) for g in (graph, *graph.subgraphs()) for v in _values(g) if v.name}
 
 
 def share_names(model: ir.Model) -> None:

@@ -23,6 +23,7 @@ from ..graph.edit import (
     name_nodes,
     remove_unused_initializers,
     replace_by_constant,
+    replace_output,
 )
 from .qdq.roles import BOUNDS_KEY
 
@@ -143,10 +144,10 @@ def _move_output(graph: ir.Graph, dequantize: ir.Node, source: ir.Value) -> None
     output = dequantize.outputs[0]
     same = ir.node("Identity", [source], name=f"{dequantize.name}_output")
     graph.insert_before(dequantize, same)
-    fresh, name = same.outputs[0], output.name
-    fresh.dtype, fresh.shape = output.dtype or ir.DataType.FLOAT, output.shape
-    output.replace_all_uses_with(fresh, replace_graph_outputs=True)
-    output.name, fresh.name = f"{name}_rounded", name
+    fresh = same.outputs[0]
+    fresh.dtype = ir.DataType.FLOAT
+    replace_output(output, fresh)
+    output.name = f"{fresh.name}_rounded"
 
 
 def _array(value: ir.Value | None) -> Array | None:

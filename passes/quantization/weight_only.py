@@ -17,9 +17,9 @@ from trimtab.core.model import Model
 from ..base import Pass, Rewrite
 from ..graph.constant_reader import Folded
 from ..graph.declined import Declined
-from ..graph.edit import remove_unused_initializers
+from ..graph.edit import remove_unused_initializers, replace_output
 from ..graph.gemm import first_factor, parts_of_gemm, with_bias
-from ..graph.graph_writer import COMPUTED, FLOAT32, GraphWriter, replace_output
+from ..graph.graph_writer import COMPUTED, FLOAT32, GraphWriter
 from ..graph.patterns import match_nodes
 from ..graph.quantized import with_constants
 from ..graph.queries import is_onnx_op, pair, rank

@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..graph.names import taken_names
+from ..graph.names import FreeNames
 
 #: New values for old ones; a single value stands for the first output of the node looked at.
 Made = ir.Value | Mapping[ir.Value, ir.Value]
@@ -75,7 +75,7 @@ class Writer:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._taken = taken_names(graph)
+        self._names = FreeNames(graph)
         self._at: ir.Node | None = None
 
     def stand_at(self, node: ir.Node) -> None:
@@ -132,10 +132,4 @@ class Writer:
 
     def _name(self, hint: str) -> str:
         assert self._at is not None
-        base = f"{self._at.outputs[0].name}/{hint}"
-        name, count = base, 1
-        while name in self._taken:
-            count += 1
-            name = f"{base}_{count}"
-        self._taken.add(name)
-        return name
+        return self._names.tensor(f"{self._at.outputs[0].name}/{hint}")

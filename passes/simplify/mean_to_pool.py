@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..graph.declined import Declined
+from ..graph.edit import replace_output
 from ..graph.queries import attr, axes_of, is_onnx_op, node_label
 
 
@@ -83,11 +84,9 @@ def _replace(node: ir.Node) -> None:
 def _swap(node: ir.Node, new_nodes: list[ir.Node]) -> None:
     """Replace a node by nodes, the last of which takes over its output and the name."""
     assert node.graph is not None
-    source, old, result = node.inputs[0], node.outputs[0], new_nodes[-1].outputs[0]
-    assert source is not None
-    name, result.type, result.shape = old.name, old.type or source.type, old.shape
+    assert node.inputs[0] is not None
+    result = new_nodes[-1].outputs[0]
+    result.type = node.inputs[0].type
     node.graph.insert_after(node, new_nodes)
-    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+    replace_output(node.outputs[0], result)
     node.graph.remove(node, safe=True)
-    old.name = None
-    result.name = name

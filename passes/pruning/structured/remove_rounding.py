@@ -12,7 +12,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 
 from ...graph.constants import is_constant
-from ...graph.edit import add_constant
+from ...graph.edit import add_constant, replace_output
 from ...graph.queries import is_onnx_op, rank
 from ...graph.shapes import infer_shapes
 from ..dependency.records import constant_input
@@ -39,10 +39,8 @@ def without_rounding(model: Model) -> Model:
         for user, scale in zip(users, scales[1:], strict=True):
             scaled = _insert(copy.ir, user, "Div", source, scales[0])
             result = _insert(copy.ir, user, "Mul", scaled, scale)
-            old = user.outputs[0]
-            result.name, old.name = old.name, f"{old.name}_rounded"
-            result.shape, result.type = old.shape, old.type
-            old.replace_all_uses_with(result, replace_graph_outputs=True)
+            replace_output(user.outputs[0], result)
+            user.outputs[0].name = f"{result.name}_rounded"
     return copy
 
 

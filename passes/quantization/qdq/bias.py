@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats
 
-from ...graph.edit import add_initializer
+from ...graph.edit import add_initializer, replace_output
 from ...graph.queries import input_at, is_float, producer_in_any_domain
 from ...graph.weight_scales import channel_axis
 
@@ -105,11 +105,9 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     zeros = np.zeros(source.const_value.shape.numpy()[-1], np.float32)
     bias = add_initializer(graph, _free_name(graph, f"{layer.name}_bias"), zeros)
     add = ir.node("Add", [output, bias], name=f"{layer.name}{_ADDED_SUFFIX}")
-    out = add.outputs[0]
-    out.type, out.shape = output.type, output.shape
-    output.replace_all_uses_with(out, replace_graph_outputs=True)
+    replace_output(output, add.outputs[0])
     add.replace_input_with(0, output)
-    out.name, output.name = output.name, f"{output.name}_product"
+    output.name = f"{add.outputs[0].name}_product"
     graph.insert_after(layer, add)
     return Bias(bias)
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.constant_reader import Folded
-from ...graph.graph_writer import copied_attributes, replace_output
+from ...graph.edit import replace_output
+from ...graph.graph_writer import copied_attributes
 from ...graph.queries import attr, input_at
 from .dynamic_graph import DynamicGraph, StoredWeight
 from .integer_weights import symmetric

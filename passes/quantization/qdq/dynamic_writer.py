@@ -19,9 +19,9 @@ from trimtab.core.ort.int8_share import FLOAT_OPS
 from trimtab.core.target import IntType
 
 from ...graph.declined import Declined
-from ...graph.edit import remove_unused_initializers
+from ...graph.edit import remove_unused_initializers, replace_output
 from ...graph.gemm import first_factor, parts_of_gemm, with_bias
-from ...graph.graph_writer import copied_attributes, replace_output
+from ...graph.graph_writer import copied_attributes
 from ...graph.queries import input_at, is_onnx_op, pair
 from ...graph.shared_constants import share_equal_constants
 from .dynamic_graph import DynamicGraph, StoredWeight

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[str, str, int, str]] = {
         "",
     ),
     "names as the pass gives them": (
-        "w_cut0 = Neg(r) v_cut0 = Conv(w_cut0, v) b_cut0 = Relu(v_cut0) y = Conv(b_cut0, u)",
+        "w_cut = Neg(r) v_cut = Conv(w_cut, v) b_cut = Relu(v_cut) y = Conv(b_cut, u)",
         "float[12,16,1,1] v, float[4,12,1,1] u",
         17,
         "",
