@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from graphs import cnn
 
+from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 
@@ -14,6 +15,12 @@ def arrays(rows: int = 40) -> dict[str, np.ndarray]:
     shape = (rows, *[d for d in (spec.shape or ())[1:] if isinstance(d, int)])
     inputs = rng.standard_normal(shape).astype(np.float32)
     return {spec.name: inputs, "labels": rng.integers(0, classes(cnn()), rows)}
+
+
+def labelled(rows: int = 60) -> Dataset:
+    made = arrays(rows)
+    labels = made.pop("labels")
+    return Dataset.of_arrays(made, labels)
 
 
 def classes(model: Model) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session, run
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 
@@ -39,6 +40,15 @@ def normal(model: Model, rows: int = 32, seed: int = 1, **dims: int) -> Dataset:
         for spec in model.inputs
     }
     return Dataset.of_arrays(feeds)
+
+
+def error(reference: Model, model: Model, data: Dataset) -> float:
+    """Mean squared error of the first output, summed over the batches."""
+    total = 0.0
+    for batch in data:
+        a, b = (next(iter(run(build_session(m), batch.feeds).values())) for m in (reference, model))
+        total += float(np.square(a - b).mean())
+    return total
 
 
 def chain() -> Model:

@@ -24,9 +24,10 @@ from trimtab.passes import (
     RoundWeights,
     Simplify,
 )
+from trimtab.passes.base import Pass
 
 from .data import cifar, minilm, network
-from .peers import reader
+from .peers import TOOLS
 
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2", "minilm")
 PEERS_SCRIPT = Path(__file__).with_name("peers.py")
@@ -52,15 +53,15 @@ class Task:
             self.feeds = {"input_ids": ids, "attention_mask": np.ones((1, 128), np.int64)}
         else:
             self.model = network(name)
-            self.data, self.unseen, self.metric = (
-                cifar("train", 20_000),
-                cifar("eval", images),
-                "top1",
-            )
-            self.data = self.data.take(samples)
+            self.data, self.unseen = cifar("train", 20_000).take(samples), cifar("eval", images)
+            self.metric = "top1"
             self.feeds = dict(next(iter(self.unseen.take(1).sized(1))).feeds)
         self.ctx = Context(target=Target.detect(threads=1), data=self.data)
         self.simple = Simplify()(self.model, self.ctx)
+
+
+#: Function that makes int8 of a task's network, with a folder for files.
+Way = Callable[[Task, Path], Model]
 
 
 def runs(data: Dataset) -> Iterator[dict[str, np.ndarray]]:
@@ -68,28 +69,15 @@ def runs(data: Dataset) -> Iterator[dict[str, np.ndarray]]:
         yield dict(batch.feeds)
 
 
-def onnxruntime_dynamic(task: Task, folder: Path) -> Model:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def onnxruntime(tool: str) -> Way:
+    """Return a quantizer of onnxruntime as peers.py calls it, run in this process."""
 
-    source = task.simple.save(folder / "float.onnx")
-    quantize_dynamic(source, folder / "made.onnx", per_channel=True, weight_type=QuantType.QInt8)
-    return Model.load(folder / "made.onnx")
+    def make(task: Task, folder: Path) -> Model:
+        source, out = task.simple.save(folder / "float.onnx"), folder / "made.onnx"
+        TOOLS[tool](source, list(runs(task.data)), out, task.is_text)
+        return Model.load(out)
 
-
-def onnxruntime_static(task: Task, folder: Path) -> Model:
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-    quantize_static(
-        task.simple.save(folder / "float.onnx"),
-        folder / "made.onnx",
-        reader(runs(task.data)),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        op_types_to_quantize=["MatMul", "Gemm"] if task.is_text else None,
-    )
-    return Model.load(folder / "made.onnx")
+    return make
 
 
 def peer(tool: str, task: Task, folder: Path, python: str) -> Model:
@@ -113,37 +101,28 @@ def peer(tool: str, task: Task, folder: Path, python: str) -> Model:
     return Model.load(out)
 
 
-def auto(task: Task, folder: Path) -> Model:  # noqa: ARG001
-    return QuantizeAuto()(task.simple, task.ctx)
+def ours(step: Pass) -> Way:
+    return lambda task, _folder: step(task.simple, task.ctx)
 
 
-def static(task: Task, folder: Path) -> Model:  # noqa: ARG001
-    return QuantizeStatic()(task.simple, task.ctx)
+def refined(refine: type[CorrectBias | RoundWeights]) -> Way:
+    """Return static int8 that a pass refines towards the float model."""
+
+    def make(task: Task, folder: Path) -> Model:
+        reference = str(task.simple.save(folder / "float.onnx"))
+        return refine(reference=reference)(QuantizeStatic()(task.simple, task.ctx), task.ctx)
+
+    return make
 
 
-def corrected(task: Task, folder: Path) -> Model:
-    reference = str(task.simple.save(folder / "float.onnx"))
-    return CorrectBias(reference=reference)(static(task, folder), task.ctx)
-
-
-def rounded(task: Task, folder: Path) -> Model:
-    made = static(task, folder)
-    reference = str(task.simple.save(folder / "float.onnx"))
-    return RoundWeights(reference=reference)(made, task.ctx)
-
-
-def dynamic(task: Task, folder: Path) -> Model:  # noqa: ARG001
-    return QuantizeDynamic()(task.simple, task.ctx)
-
-
-WAYS: dict[str, Callable[[Task, Path], Model]] = {
-    "onnxruntime-dynamic": onnxruntime_dynamic,
-    "onnxruntime-static": onnxruntime_static,
-    "ours": auto,
-    "ours-static": static,
-    "ours-static-correct-bias": corrected,
-    "ours-static-round-weights": rounded,
-    "ours-dynamic": dynamic,
+WAYS: dict[str, Way] = {
+    "onnxruntime-dynamic": onnxruntime("onnxruntime-dynamic"),
+    "onnxruntime-static": onnxruntime("onnxruntime-minmax"),
+    "ours": ours(QuantizeAuto()),
+    "ours-static": ours(QuantizeStatic()),
+    "ours-static-correct-bias": refined(CorrectBias),
+    "ours-static-round-weights": refined(RoundWeights),
+    "ours-dynamic": ours(QuantizeDynamic()),
 }
 
 

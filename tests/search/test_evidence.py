@@ -10,6 +10,7 @@ import graphs
 import numpy as np
 import pytest
 from cnn_data import arrays
+from cnn_data import labelled as data
 from made_comparisons import made_comparisons
 
 from trimtab.core.context import Context
@@ -26,12 +27,6 @@ from trimtab.search.result import Constraints, Result
 
 CTX = Context(target=Target.detect(1))
 SIMPLIFY = find("simplify")()
-
-
-def data(rows: int = 60) -> Dataset:
-    made = arrays(rows)
-    labels = made.pop("labels")
-    return Dataset.of_arrays(made, labels)
 
 
 def static() -> Pass:

@@ -9,6 +9,7 @@ import graphs
 import numpy as np
 import pytest
 from cnn_data import arrays
+from cnn_data import labelled as data
 from made_comparisons import made_comparisons
 
 from trimtab.core.dataset import Dataset
@@ -27,12 +28,6 @@ from trimtab.search.reporting.summary import outcome_lines
 from trimtab.search.result import Constraints
 
 BOTH = {"top1": 0.5, "f1": 0.4}
-
-
-def data(rows: int = 60) -> Dataset:
-    made = arrays(rows)
-    labels = made.pop("labels")
-    return Dataset.of_arrays(made, labels)
 
 
 @pytest.mark.parametrize(

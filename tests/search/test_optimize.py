@@ -10,6 +10,7 @@ import graphs
 import onnx
 import pytest
 from cnn_data import arrays
+from cnn_data import labelled as data
 from made_comparisons import made_comparison, made_comparisons
 
 from trimtab.core.dataset import Dataset
@@ -23,12 +24,6 @@ from trimtab.search.result import Constraints
 
 SIMPLIFY = find("simplify")()
 FLOAT = Recipe("float", (SIMPLIFY,))
-
-
-def data(rows: int = 60) -> Dataset:
-    made = arrays(rows)
-    labels = made.pop("labels")
-    return Dataset.of_arrays(made, labels)
 
 
 def static(ranges: str, calibration: Dataset) -> Recipe:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import graphs
 import numpy as np
 import pytest
 from heard import Heard
-from sshd import sshd
+from sshd import free_port, sshd
 
 from trimtab.cli import main
 from trimtab.commands.bench import across
@@ -43,12 +42,6 @@ from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
 pytest.importorskip("distributed", reason="needs Dask: pip install trimtab[fleet]")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(patch: pytest.MonkeyPatch, cache: Path) -> None:

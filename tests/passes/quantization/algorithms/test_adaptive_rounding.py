@@ -2,27 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from int8_graphs import chain, graph, normal
+from int8_graphs import chain, error, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 NPU = QuantizeStatic(per_channel=False)
-
-
-def error(reference, model, data):
-    total = 0.0
-    for batch in data:
-        a, b = (next(iter(run(build_session(m), batch.feeds).values())) for m in (reference, model))
-        total += float(np.square(a - b).mean())
-    return total
 
 
 def correlated(rows, seed):

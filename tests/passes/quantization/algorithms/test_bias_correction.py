@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 import pytest
-from int8_graphs import chain, graph, normal
+from int8_graphs import chain, error, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.bias_correction import CorrectBias
 from trimtab.passes.quantization.qdq.bias import Bias, find_bias
@@ -47,14 +46,6 @@ def planted(model, data, shift=0.4):
     assert isinstance(bias, Bias)
     bias.shift(np.full(layer.outputs[0].shape[1], shift))
     return quantized
-
-
-def error(reference, model, data):
-    total = 0.0
-    for batch in data:
-        a, b = (next(iter(run(build_session(m), batch.feeds).values())) for m in (reference, model))
-        total += float(np.square(a - b).mean())
-    return total
 
 
 @pytest.mark.parametrize("judge", ["answer", "layer"])
