@@ -42,7 +42,7 @@ from .compress_weights import CompressWeights
 from .dynamic import QuantizeDynamic
 from .file_size import size_notes
 from .greedy_search import ERROR, GreedySearch, quantization_notes
-from .hold_out import hold_out
+from .hold_out import hold_out, judging_batches
 from .judge import PROMISED, Verdict
 from .limits import check_limits
 from .qdq.float_ends import float_ends
@@ -152,9 +152,8 @@ class QuantizeAuto(Pass):
             return self._without_data(model, ctx)
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
-        few = fitting(model, held_out.take(self.samples))
-        kept = few if few.stream is not None else list(few)
-        search = GreedySearch(model, kept, ctx, self.fidelity)
+        judging = judging_batches(model, used, held_out.take(self.samples))
+        search = GreedySearch(model, judging, ctx, self.fidelity)
         wanted = Wanted(search, data, self.samples, self.fidelity, self.max_drop, self.metric)
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
@@ -172,7 +171,7 @@ class QuantizeAuto(Pass):
         if speed is not None:
             store_weights(search, partial(_compress, data, self.samples), speed)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        promise = wanted.report(len(held_out))
+        promise = wanted.report(len(held_out) + sum(batch.size for batch in judging[1]))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         chosen = search.chosen.clone()

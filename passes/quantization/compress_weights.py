@@ -40,7 +40,7 @@ from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
 from .file_size import plain_bytes, size_notes
-from .hold_out import hold_out
+from .hold_out import hold_out, judging_batches
 from .judge import PROMISED, Judge
 from .weight_forms import Ladder, choose_forms
 
@@ -199,16 +199,15 @@ class CompressWeights(Pass):
             return None
         data = ctx.dataset(self.data, model, purpose="compressing weights")
         used, held_out = hold_out(data, self.samples)
-        few = fitting(model, held_out.take(JUDGING), rows=8)
-        judged = few if few.stream is not None else list(few)
+        judging = judging_batches(model, used, held_out.take(JUDGING), rows=8)
         fitted = list(fitting(model, used.take(FITTING), rows=4))
-        return _Samples(fitted, judged)
+        return _Samples(fitted, *judging)
 
     def _judged(
         self, model: Model, ladders: dict[ir.Value, Ladder], samples: _Samples, ctx: Context
     ) -> tuple[Forms, dict[str, Any]]:
         """Return the smallest forms that keep the answers, and notes; correct biases in place."""
-        judge = Judge(model, samples.judged, ctx.target)
+        judge = Judge(model, samples.judged, ctx.target, also=samples.also)
         chosen, verdict = choose_forms(model, ladders, judge, self.fidelity, ctx)
         forms = {value: form for value, form in chosen.items() if form is not None}
         rounded_to = {value: form.array() for value, form in forms.items()}
@@ -232,6 +231,7 @@ class _Samples:
 
     fitted: list[Batch]
     judged: Dataset | list[Batch]
+    also: list[Batch]
 
 
 def _in_order(model: Model) -> list[ir.Value]:

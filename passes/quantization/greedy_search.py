@@ -54,13 +54,14 @@ class GreedySearch:
     def __init__(
         self,
         original: Model,
-        held_out: Dataset | Sequence[Batch],
+        judging: tuple[Dataset | Sequence[Batch], Sequence[Batch]],
         ctx: Context,
         promised: float = PROMISED,
     ) -> None:
         original = original.fixed()
         self.original, self.chosen, self.ctx = original, original, ctx
-        self.judge, self.promised = Judge(original, held_out, ctx.target), promised
+        self.judge = Judge(original, judging[0], ctx.target, also=judging[1])
+        self.promised = promised
         self.verdict = Verdict(0.0, float("inf"))
         self.steps: list[dict[str, Any]] = []
         self.declined: Sequence[Declined] = ()

@@ -51,7 +51,16 @@ class Verdict:
 
 
 class Judge:
-    """Judges candidates on samples that stay in memory with the float model's outputs."""
+    """Judges candidates on samples that stay in memory with the float model's outputs.
+
+    Args:
+        reference: the float model.
+        batches: samples that no candidate was made from.
+        target: machine that it is for.
+        engine: what runs the candidates, if not the target's own.
+        also: samples that candidates were made from, which may show a loss but prove nothing: the
+            lower of what is kept with and without them counts.
+    """
 
     def __init__(
         self,
@@ -59,8 +68,9 @@ class Judge:
         batches: Dataset | Sequence[Batch],
         target: Target,
         engine: Engine | None = None,
+        also: Sequence[Batch] = (),
     ) -> None:
-        self.batches, self.target = batches, target
+        self.batches, self.also, self.target = batches, also, target
         self.engine: Engine | None = None
         self.expected = list(self._outputs(reference, None))
         self.engine = engine  # of candidates alone
@@ -75,10 +85,19 @@ class Judge:
         for got, truth in zip(self._outputs(model, batches), self.expected, strict=False):
             scores.append(self.metric.score(got, truth))
             finite = finite and all(_as_finite(got[name], truth[name]) for name in truth)
+        if not finite:
+            return Verdict(0.0, float("inf"))
         assert self.metric.finish is not None
-        pooled = self.metric.finish(scores)
+        pooled = self.metric.finish(scores[: len(scores) - self._also(batches)])
         loss = float(np.mean([output.loss for output in pooled.outputs]))
-        return Verdict(pooled.value if finite else 0.0, loss if finite else float("inf"))
+        kept = pooled.value
+        if self._also(batches):
+            kept = min(kept, self.metric.finish(scores).value)
+        return Verdict(kept, loss)
+
+    def _also(self, batches: int | None) -> int:
+        """Return how many of the batches judged are of `also`; none where some are asked for."""
+        return len(self.also) if batches is None else 0
 
     def _outputs(self, model: Model, count: int | None) -> Iterator[Mapping[str, Array]]:
         """Yield the outputs of each batch that are tensors; of a stream with the model's states."""
@@ -88,7 +107,7 @@ class Judge:
             found = (outputs for _, outputs in run_here(model, self.batches, config))
         else:
             session = build_session(model, config)
-            found = (run(session, batch.feeds) for batch in self.batches)
+            found = (run(session, batch.feeds) for batch in (*self.batches, *self.also))
         for arrays in itertools.islice(found, count):
             yield {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}
 

@@ -31,6 +31,7 @@ from trimtab.core.runner import Remembering
 from trimtab.core.target import usable_cpus
 
 from .group_ranking import rank_groups
+from .hold_out import judging_batches
 from .judge import Judge
 from .layer_costs import rank_by_cost
 from .output_error import float_outputs
@@ -80,7 +81,7 @@ class MixedPrecision:
 def choose_float_nodes(
     model: Model,
     nodes: Sequence[str],
-    held_out: Dataset,
+    samples: tuple[Dataset, Dataset],
     max_drop: float | dict[str, float],
     ctx: Context,
     metric: str,
@@ -93,7 +94,7 @@ def choose_float_nodes(
     Args:
         model: the float model.
         nodes: names of those that may be quantized.
-        held_out: samples that no range was made from.
+        samples: those that ranges were made from, and others that were held out.
         max_drop: how much the metric may fall, in its own unit; of several metrics by name.
         ctx: for progress, and for the clock where there is one.
         metric: a metric's name; if empty, top-1 where samples have labels, else fidelity to float.
@@ -103,11 +104,12 @@ def choose_float_nodes(
     Raises:
         PassError: the metric falls by more even where only the last layer is int8.
     """
+    used, held_out = samples
     chosen, limit = find_limited(max_drop, metric or None, held_out)
     held_out = fitting(model, held_out)
     if chosen is FIDELITY and ctx.runner is None:
-        kept = held_out if held_out.stream is not None else list(held_out)
-        judge = Judge(model, kept, ctx.target)
+        kept, also = judging_batches(model, used, held_out)
+        judge = Judge(model, kept, ctx.target, also=also)
         units = _rank_units(model, nodes, write, judge, ctx)
         search = _FloatNodeSearch(model, write, FIDELITY.name, limit, _drop_by(judge))
     else:

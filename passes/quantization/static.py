@@ -162,7 +162,7 @@ class QuantizeStatic(Pass):
         statistics = self._statistics(model, tensors, data, ctx)
         scheme, ranges, without = self._ranges(model, scheme, statistics)
         declined += without
-        written, float_nodes, notes = self._quantize(model, scheme, ranges, held_out, ctx)
+        written, float_nodes, notes = self._quantize(model, scheme, ranges, (data, held_out), ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
             report["forms"] = rewrites | ({"channels-filled": filled} if filled else {})
@@ -233,7 +233,7 @@ class QuantizeStatic(Pass):
         model: Model,
         scheme: Scheme,
         ranges: Mapping[str, Range],
-        held_out: Dataset,
+        samples: tuple[Dataset, Dataset],
         ctx: Context,
     ) -> tuple[ir.Model, list[str], dict[str, Any]]:
         """Return the Q/DQ graph, the nodes left float for the metric's sake, and notes on that."""
@@ -260,7 +260,7 @@ class QuantizeStatic(Pass):
             choose_float_nodes,
             plain,
             nodes,
-            held_out,
+            samples,
             max_drop,
             ctx,
             self.metric,

@@ -21,6 +21,7 @@ from trimtab.passes.graph.declined import Declined
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.file_size import plain_bytes
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
+from trimtab.passes.quantization.hold_out import hold_out, judging_batches
 from trimtab.passes.quantization.judge import Judge
 from trimtab.passes.quantization.static import QuantizeStatic
 from trimtab.report.lines import promise_line
@@ -250,7 +251,7 @@ def test_the_line_names_what_could_not_be_done(broken, speed_up, expected):
 def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
     model = chain()
     data = normal(model, rows=16)
-    search = GreedySearch(model, list(data), VNNI)
+    search = GreedySearch(model, (list(data), []), VNNI)
     search.start("int8", QuantizeStatic(data=data))
     before = search.chosen
     assert not search.improve("nothing", lambda best: Rewrite(best.ir, [Declined("a", "b")]))
@@ -261,7 +262,7 @@ def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
 def test_a_step_that_fails_is_reported_and_left_out():
     model = chain()
     data = normal(model, rows=16)
-    search = GreedySearch(model, list(data), VNNI)
+    search = GreedySearch(model, (list(data), []), VNNI)
     search.start("int8", QuantizeStatic(data=data))
     assert not search.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
     assert "matches no node" in search.steps[-1]["why"]
@@ -332,6 +333,30 @@ def test_the_error_of_classes_is_the_share_that_differs():
     # Other elements of z, of the same size: twice that size is the squared error; y agrees.
     assert of(classes(1)).loss == pytest.approx((0 + 2) / 2)
     assert of(classes(1)).kept == 0
+
+
+def test_the_lower_of_what_is_kept_with_and_without_samples_of_the_calibration_counts():
+    def classes(column: int) -> Model:
+        return graph("g (float[N, 3] x) => (float[N, 3] y) { y = Mul (x, w) }", w=sign(column))
+
+    def sign(column: int) -> np.ndarray:
+        return np.where(np.arange(3) == column, -1, 1).astype(np.float32)
+
+    def rows(*chosen: int) -> Dataset:
+        return Dataset.of_arrays({"x": 9 * np.eye(3, dtype=np.float32)[list(chosen)]})
+
+    held_out, used = list(rows(0, 1, 0, 1)), list(rows(2, 2, 0, 1))
+    kept = [Judge(classes(9), held_out, VNNI.target, also=used).of(classes(k)).kept for k in (2, 0)]
+    assert kept == [0.75, 0.5]  # of all eight; of the four that are held out
+
+
+@pytest.mark.parametrize(
+    ("rows", "judging"), [(30, (10, 20)), (120, (40, 24)), (300, (100, 0)), (1, (1, 0))]
+)
+def test_samples_of_the_calibration_judge_where_few_are_held_out(rows, judging):
+    data = normal(chain(), rows=rows)
+    held_out, also = judging_batches(chain(), *hold_out(data, 256))
+    assert tuple(sum(b.size for b in part) for part in (held_out, also)) == judging
 
 
 def test_outputs_that_are_no_longer_finite_keep_nothing():
