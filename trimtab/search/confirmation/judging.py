@@ -113,7 +113,8 @@ class QualityJudge:
         rows = fitting(original, splits.selection.take(COMPARED_ROWS).bind(original))
         own = self.evaluator.on(tested)
         found = Judge(original, rows, own.ctx.target, own.engine).of(tested.model)
-        return found.kept >= 1.0 and found.loss <= SAME_LOSS
+        # Of numbers and signals what is kept is 1 less the relative error.
+        return 1 - found.kept <= math.sqrt(SAME_LOSS) and found.loss <= SAME_LOSS
 
     def _too_much(self, loss: LossEvidence, looks: int) -> str | None:
         of = f" of {loss.metric}" if len(self.limits) > 1 else ""
