@@ -186,7 +186,7 @@ class Dataset:
         if bound.stream is None:
             bound = bound._streaming(model)  # noqa: SLF001 - of the same class
         if bound.stream is None:
-            if not self.source.batched:
+            if not bound.source.batched:
                 check_rows(model.inputs, self.spec)
             for batch in bound.take(1).sized(1):
                 check_feeds(model.inputs, batch, self.spec, self.source.advice)

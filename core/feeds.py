@@ -50,7 +50,8 @@ def check_rows(inputs: Sequence[TensorSpec], where: str) -> None:
             f"holds rows, which the model's input {fixed[0]} does not: its first axis has a fixed "
             "size, others' are free",
             where=where,
-            hint="Give whole batches, from Python: Dataset.of_batches",
+            hint="Give its array one more axis, rows first; or whole batches, from Python: "
+            "Dataset.of_batches",
         )
 
 

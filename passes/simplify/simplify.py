@@ -120,7 +120,7 @@ class Simplify(Pass):
             {"tensor_size_threshold": "1KB"},
             {"skip_constant_folding": True},
         ]
-        skipped = ["eliminate_common_subexpression"] if _draws(proto) else None
+        skipped = _harmful(proto)
         for tried, option in enumerate(options):
             with messages_dropped(), foreign_call("onnxsim folding the model", _units(proto)):
                 made, _ = onnxsim().simplify(
@@ -164,6 +164,17 @@ class _Notes:
 def _units(proto: onnx.ModelProto) -> float:
     """Return how much onnxsim has to do, on a slow board too: 10 nodes or 10 MB are a unit."""
     return float(len(proto.graph.node) / 10 + proto.ByteSize() / 1e7)
+
+
+def _harmful(proto: onnx.ModelProto) -> list[str]:
+    """Return names of onnxsim's steps that would change the function, or cost more than they gain.
+
+    The factor at the end of a Gelu belongs to what onnxruntime fuses into one node: in the weights
+    of the next convolution it saves a product, and leaves four other nodes.
+    """
+    operators = {node.op_type for node in proto.graph.node}
+    skipped = ["eliminate_common_subexpression"] if _draws(proto) else []
+    return skipped + ["fuse_preceding_mul_into_conv"] * bool(operators & {"Erf", "Tanh"})
 
 
 def _draws(proto: onnx.ModelProto) -> bool:

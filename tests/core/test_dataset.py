@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from int8_graphs import graph
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError
 from trimtab.core.feeds import check_finite
+from trimtab.core.metric import evaluate
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2)
 Y = np.arange(20) % 3
@@ -167,3 +169,17 @@ def test_a_callable_may_return_a_dataset(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(str(tmp_path))
     data = Dataset.open("own_dataset:make")
     assert [batch.feeds["x"].tolist() for batch in data] == [[0, 1, 2]]
+
+
+def test_an_input_without_a_batch_has_a_value_for_each_row(tmp_path: Path) -> None:
+    """As a state (2, 1, 3) beside rows (N, 3), each row a run of its own."""
+    model = graph("g (float[N, 3] x, float[2, 1, 3] h) => (float[2, N, 3] y) { y = Add (x, h) }")
+    rows = {"x": np.arange(15.0).reshape(5, 3), "h": np.arange(30.0).reshape(5, 2, 1, 3)}
+    np.savez(tmp_path / "rows.npz", **{n: a.astype(np.float32) for n, a in rows.items()})
+    data = Dataset.open(tmp_path / "rows.npz").bind(model)
+    assert [{n: a.shape for n, a in batch.feeds.items()} for batch in data] == [
+        {"x": (1, 3), "h": (2, 1, 3)}
+    ] * 5
+    third = next(iter(data.select(np.array([2]), "third")))
+    assert third.feeds["h"].ravel().tolist() == list(range(12, 18))
+    assert evaluate(model, data, "fidelity", reference=model).value == 1

@@ -10,12 +10,14 @@ import onnx
 import onnxsim
 import pytest
 from graphs import model_of, ops
+from int8_graphs import graph
 from shared_data import shared
 
+from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, ModelError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
-from trimtab.core.ort.session import build_session, run
+from trimtab.core.ort.session import build_session, optimized_graph, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.simplify.simplify import Simplify
 
@@ -33,6 +35,30 @@ def assert_same_numbers(before: Model, after: Model, **sizes: int) -> None:
     expected, got = run(build_session(before), feeds), run(build_session(after), feeds)
     for name, array in expected.items():
         assert relative_error(array, got[name]) < 1e-5
+
+
+def test_a_gelu_before_a_convolution_stays_one_node_of_onnxruntime():
+    """onnxsim moves its factor of a half into the weights, and onnxruntime knows it no more."""
+    model = graph(
+        """g (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) {
+          c = Conv <pads = [1, 1, 1, 1]> (x, w)
+          d = Div (c, root)
+          e = Erf (d)
+          a = Add (e, one)
+          m = Mul (c, a)
+          h = Mul (m, half)
+          y = Conv <pads = [1, 1, 1, 1]> (h, v)
+        }""",
+        w=(4, 4, 3, 3),
+        v=(4, 4, 3, 3),
+        root=np.float32(2**0.5),
+        one=np.float32(1),
+        half=np.float32(0.5),
+    )
+    made = Simplify()(model, Context())
+    for one in (model, made):
+        running = [node.op_type for node in optimized_graph(one).graph]
+        assert (running.count("Gelu"), running.count("Erf")) == (1, 0)
 
 
 def test_what_onnxsim_cannot_fold_is_not_reported_with_its_traceback(capfd):
