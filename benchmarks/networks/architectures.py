@@ -24,6 +24,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,63 +111,66 @@ class Trial:
         """Build, export, quantize, prune, train; then let Torch-Pruning prune."""
         import torch
 
-        from trimtab.core.context import Context
-        from trimtab.core.dataset import Dataset
-        from trimtab.core.ort.session import build_session, run
-        from trimtab.exporter import export
-        from trimtab.passes import PruneChannels, QuantizeStatic, Recover, Simplify
-
         torch.manual_seed(0)
-        array = feeds_of(self.found, ROWS + UNSEEN)
-        made: dict[str, Any] = {}
-
-        def build() -> dict[str, Any]:
-            made["module"] = module = self.found.build()
-            trained_statistics(module, torch.from_numpy(array[:8]))
-            return {"ok": True, "parameters": sum(p.numel() for p in module.parameters())}
-
-        def exported() -> dict[str, Any]:
-            made["model"] = model = export(made["module"], torch.from_numpy(array[:2]))
-            made["input"] = model.inputs[0].name
-            made["simple"] = Simplify()(model)
-            made["data"] = Dataset.of_arrays({made["input"]: array[:ROWS]})
-            notes = model.lineage[0].notes
-            error = max(row["max_rel"] for row in notes["parity"].values())
-            fixed = {"fixed_batch": notes["fixed_batch"][:200]} if "fixed_batch" in notes else {}
-            return {"ok": True, "parity": error, "nodes": len(model.graph), **fixed}
-
-        def int8() -> dict[str, Any]:
-            ctx = Context(data=made["data"])
-            small = QuantizeStatic(data=made["data"])(made["simple"], ctx)
-            rows = made["model"].inputs[0].shape[0]
-            batch = rows if isinstance(rows, int) else UNSEEN
-            feeds = {made["input"]: array[ROWS : ROWS + batch]}
-            want, got = (run(build_session(m), feeds) for m in (made["model"], small))
-            cosine = worst_cosine(want, got)
-            share = small.lineage[-1].notes.get("int8_share")
-            return {"ok": cosine >= COSINE, "cosine": round(cosine, 4), "int8_share": share}
-
-        def pruned() -> dict[str, Any]:
-            pruning = PruneChannels(ratio=RATIO, importance="l2", repair="none")
-            made["thin"] = thin = pruning(made["simple"])
-            left = thin.weight_bytes / made["model"].weight_bytes
-            return {"ok": left < 1, "weights_left": round(left, 3)}
-
-        def trained() -> dict[str, Any]:
-            ctx = Context(data=made["data"])
-            start = made.get("thin") or made["model"]
-            after = Recover(steps=2, batch=8, data=made["data"], threads=1)(start, ctx)
-            notes = after.lineage[-1].notes
-            return {"ok": notes["steps"] == 2 and notes["stopped"] == "done"}
-
-        if not self.step("build", build):
+        self.array = feeds_of(self.found, ROWS + UNSEEN)
+        if not self.step("build", self._build):
             return
-        if self.step("export", exported):
-            self.step("int8", int8)
-            self.step("prune", pruned)
-            self.step("train", trained)
+        if self.step("export", self._export):
+            self.step("int8", self._int8)
+            self.step("prune", self._prune)
+            self.step("train", self._train)
         with time_limit(OTHERS_LIMIT):
-            self.step("torch_pruning", lambda: torch_pruned(self.found, made["module"], array[:2]))
+            others = partial(torch_pruned, self.found, self.module, self.array[:2])
+            self.step("torch_pruning", others)
+
+    def _build(self) -> dict[str, Any]:
+        import torch
+
+        self.module = self.found.build()
+        trained_statistics(self.module, torch.from_numpy(self.array[:8]))
+        return {"ok": True, "parameters": sum(p.numel() for p in self.module.parameters())}
+
+    def _export(self) -> dict[str, Any]:
+        import torch
+
+        from trimtab.core.dataset import Dataset
+        from trimtab.exporter import export
+        from trimtab.passes import Simplify
+
+        self.model = self.start = export(self.module, torch.from_numpy(self.array[:2]))
+        self.input = self.model.inputs[0].name
+        self.simple = Simplify()(self.model)
+        self.data = Dataset.of_arrays({self.input: self.array[:ROWS]})
+        notes = self.model.lineage[0].notes
+        error = max(row["max_rel"] for row in notes["parity"].values())
+        fixed = {"fixed_batch": notes["fixed_batch"][:200]} if "fixed_batch" in notes else {}
+        return {"ok": True, "parity": error, "nodes": len(self.model.graph), **fixed}
+
+    def _int8(self) -> dict[str, Any]:
+        from trimtab.core.ort.session import build_session, run
+        from trimtab.passes import QuantizeStatic
+
+        small = QuantizeStatic(data=self.data)(self.simple)
+        rows = self.model.inputs[0].shape[0]
+        batch = rows if isinstance(rows, int) else UNSEEN
+        feeds = {self.input: self.array[ROWS : ROWS + batch]}
+        cosine = worst_cosine(*(run(build_session(m), feeds) for m in (self.model, small)))
+        share = small.lineage[-1].notes.get("int8_share")
+        return {"ok": cosine >= COSINE, "cosine": round(cosine, 4), "int8_share": share}
+
+    def _prune(self) -> dict[str, Any]:
+        from trimtab.passes import PruneChannels
+
+        self.start = PruneChannels(ratio=RATIO, importance="l2", repair="none")(self.simple)
+        left = self.start.weight_bytes / self.model.weight_bytes
+        return {"ok": left < 1, "weights_left": round(left, 3)}
+
+    def _train(self) -> dict[str, Any]:
+        from trimtab.passes import Finetune
+
+        after = Finetune(steps=2, batch=8, data=self.data, threads=1)(self.start)
+        notes = after.lineage[-1].notes
+        return {"ok": notes["steps"] == 2 and notes["stopped"] == "done"}
 
 
 @contextlib.contextmanager
