@@ -12,7 +12,7 @@ from made_comparisons import made_comparison
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.search.plan import SearchPlan
+from trimtab.search.steps.plan import SearchPlan
 
 
 def fast_int8(base: Model, candidates: Sequence[Model], *rest: Any) -> list[Any]:

@@ -24,11 +24,11 @@ from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import SessionConfig, available_providers
 from trimtab.core.runner import OnEngineBeside
 from trimtab.runtime_bench.measure.subject import OnEngine
-from trimtab.search.engines import read_engines, worth_trying
-from trimtab.search.fingerprint import kernels
 from trimtab.search.optimize import optimize
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Constraints, Result
+from trimtab.search.speed.fingerprint import kernels
+from trimtab.search.steps.engines import read_engines, worth_trying
 
 HAVE_OPENVINO = OPENVINO in available_providers()
 OPENVINO_MISSING = "needs `pip install onnxruntime-ep-openvino`"

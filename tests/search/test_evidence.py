@@ -20,9 +20,9 @@ from trimtab.core.target import Target
 from trimtab.passes import find
 from trimtab.passes.base import Pass
 from trimtab.report import page as page_module
-from trimtab.search.evidence import gather_evidence, widths
 from trimtab.search.optimize import optimize
 from trimtab.search.recipe import Recipe
+from trimtab.search.reporting.evidence import gather_evidence, widths
 from trimtab.search.result import Constraints, Result
 
 CTX = Context(target=Target.detect(1))

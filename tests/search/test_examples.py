@@ -13,7 +13,7 @@ import pytest
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.search.examples import class_names, gather_examples
+from trimtab.search.reporting.examples import class_names, gather_examples
 
 RNG = np.random.default_rng(0)
 

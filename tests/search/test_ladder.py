@@ -12,10 +12,10 @@ from search_fakes import VNNI, plan_for
 from trimtab.core.dataset import Dataset
 from trimtab.core.metric import find_limited, find_metric
 from trimtab.core.target import Target
-from trimtab.search import pruning
-from trimtab.search.pruning import Ladder, for_int8, own_limit
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Constraints
+from trimtab.search.steps import pruning
+from trimtab.search.steps.pruning import Ladder, for_int8, own_limit
 
 
 def search_with(monkeypatch: pytest.MonkeyPatch, ratio: float | None, *, keeps: bool = True) -> Any:

@@ -17,10 +17,10 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import BudgetError, DataError
 from trimtab.core.model import Model
 from trimtab.passes import find
-from trimtab.search.fingerprint import structure
 from trimtab.search.optimize import optimize, save_outcome, split_data
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Constraints
+from trimtab.search.speed.fingerprint import structure
 
 SIMPLIFY = find("simplify")()
 FLOAT = Recipe("float", (SIMPLIFY,))

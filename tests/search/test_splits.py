@@ -13,8 +13,8 @@ from trimtab.core.errors import OptionError
 from trimtab.core.metric import find_metric
 from trimtab.search.loss import items_needed
 from trimtab.search.optimize import optimize
-from trimtab.search.preface import data_line, plan_line
 from trimtab.search.splits import Splits, calibration_rows, read_shares, split_data, taken_of
+from trimtab.search.start.preface import data_line, plan_line
 from trimtab.search.time_budget import TimeBudget
 
 

@@ -280,7 +280,7 @@ def test_a_gpu_gets_float16_and_int8_where_its_provider_has_kernels(gpu: str, be
 
 def test_a_gpu_gets_no_families_that_its_provider_leaves_to_the_cpu() -> None:
     from trimtab.core.dataset import Dataset
-    from trimtab.search.plan import SearchPlan
+    from trimtab.search.steps.plan import SearchPlan
 
     model = graphs.transformer()
     data = Dataset.of_arrays({"x": np.zeros((8, 4), np.float32)})

@@ -16,9 +16,9 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.passes.base import Pass, Rewrite
 from trimtab.search.alarm import OutOfTime, alarm
-from trimtab.search.evidence import gather_evidence
 from trimtab.search.optimize import optimize
 from trimtab.search.recipe import Recipe
+from trimtab.search.reporting.evidence import gather_evidence
 from trimtab.search.reporting.outcome import Outcome
 from trimtab.search.result import Result
 from trimtab.search.run import Search

@@ -19,11 +19,11 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes import Finetune, find
 from trimtab.search.optimize import optimize, save_outcome
-from trimtab.search.plan import SearchPlan
-from trimtab.search.pruning import Ladder
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Result
-from trimtab.search.training import train
+from trimtab.search.steps.plan import SearchPlan
+from trimtab.search.steps.pruning import Ladder
+from trimtab.search.steps.training import train
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
 def test_a_run_that_finds_nothing_better_gives_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimtab.search.plan.LEARNING_RATE", 1e-12)
+    monkeypatch.setattr("trimtab.search.steps.plan.LEARNING_RATE", 1e-12)
     np.savez(tmp_path / "data.npz", **arrays(120))
     outcome = optimize(
         graphs.cnn(),

@@ -140,10 +140,10 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from trimtab.runtime_bench.open import bench_on_all, runner_on
 
     from ..open_model import open_model
-    from ..search.inputs import first_feeds
     from ..search.optimize import optimize
     from ..search.reporting.live import watching
     from ..search.splits import read_shares
+    from ..search.start.inputs import first_feeds
 
     constraints, budget, providers = _constraints(args), _budget(args), _providers(args)
     split = read_shares(args.split) if args.split else None
@@ -191,8 +191,8 @@ def _show_plan(  # noqa: PLR0917 - what `_search` has opened
     ctx: Context,
 ) -> None:
     """Print what would be tried, and about how long it takes."""
-    from ..search.estimate import estimate_lines
-    from ..search.preparing import Question, prepared
+    from ..search.start.estimate import estimate_lines
+    from ..search.start.preparing import Question, prepared
 
     passes = args.passes.split(",") if args.passes else None
     question = Question(

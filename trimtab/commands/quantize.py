@@ -131,7 +131,7 @@ def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
     from trimtab.core.ort.session import SessionConfig
 
     from ..report.lines import promise_line
-    from ..search.fingerprint import running_structure
+    from ..search.speed.fingerprint import running_structure
     from .one_pass import context
 
     promise = outcome.after.lineage[-1].notes.get("promise")

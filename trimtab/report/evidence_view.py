@@ -11,7 +11,7 @@ from .view import number
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A layer before and after, as `trimtab.search.layer_times.LayerTime` wrote it."""
+    """A layer before and after, as `trimtab.search.reporting.layer_times.LayerTime` wrote it."""
 
     name: str
     op_type: str = ""

@@ -27,26 +27,26 @@ from trimtab.runtime_bench.multi_device import machine_classes
 from .advice import advice
 from .builder import Builder
 from .confirmation.confirm import Confirmation
-from .costs import is_here
-from .engines import read_engines
 from .evaluator import Evaluator
-from .evidence import gather_evidence
-from .plan import claims_no_speed
-from .preparing import Question, prepared
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
+from .reporting.evidence import gather_evidence
 from .reporting.folder import check_output, save_outcome
 from .reporting.log import Log, Watch
 from .reporting.outcome import Outcome
 from .result import Constraints, Result
 from .run import Search
+from .speed.costs import is_here
+from .speed.timing import Measure, Timer
 from .splits import Splits, split_data
-from .stages import fixed, staged
 from .standing import speed_standing
+from .start.preparing import Question, prepared
+from .steps.engines import read_engines
+from .steps.plan import claims_no_speed
+from .steps.stages import fixed, staged
 from .store import ResultStore
 from .throughput import load_of, load_text, sweep
 from .time_budget import Spent, TimeBudget
-from .timing import Measure, Timer
 
 __all__ = ["Parts", "Splits", "check_output", "optimize", "save_outcome", "split_data"]
 

@@ -24,9 +24,7 @@ from trimtab.runtime_bench.machine.quiet import wait_for_quiet
 from .alarm import OutOfTime
 from .already_satisfied import report_if_satisfied
 from .builder import Builder
-from .costs import Costs, costs, is_here, with_costs
 from .evaluator import Evaluator
-from .memory import with_memory
 from .ranking import (
     loses_too_much,
     losses,
@@ -38,9 +36,11 @@ from .ranking import (
 from .recipe import Recipe
 from .reporting.log import Log
 from .result import Constraints, Result
+from .speed.costs import Costs, costs, is_here, with_costs
+from .speed.memory import with_memory
+from .speed.timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 from .standing import is_bounded
 from .time_budget import Spent, pass_seconds, timed_as
-from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
 #: Calibration items that are checked beforehand: no pass but training reads more.
 CALIBRATING = 1024

@@ -15,7 +15,7 @@ from trimtab.runtime_bench.measure.text import SWEEP_HEADER, SweepRow, sweep_cel
 from .evaluator import Evaluator
 from .result import Constraints, Result
 from .run import Search
-from .timing import Load
+from .speed.timing import Load
 
 #: Seconds of each setting of the table.
 SECONDS_EACH = 3.0

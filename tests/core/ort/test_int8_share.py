@@ -10,7 +10,7 @@ from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.quantization.static import QuantizeStatic
-from trimtab.search.costs import counted
+from trimtab.search.speed.costs import counted
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 

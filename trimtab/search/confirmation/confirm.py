@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
 
-from ..fingerprint import kernels
 from ..ranking import HOPE, item_drops, objections, speedup, tied
 from ..result import TIMES, Constraints, Result
 from ..run import Search
+from ..speed.fingerprint import kernels
 from ..standing import required_speedup, speed_standing
 from .fresh_run import FreshRun
 from .judging import QualityJudge

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..result import Result
 from ..run import Search
+from ..speed.timing import SECONDS_PER_GRAPH
 from ..standing import speed_standing
-from ..timing import SECONDS_PER_GRAPH
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison

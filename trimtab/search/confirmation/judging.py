@@ -19,9 +19,9 @@ from trimtab.core.target import usable_cpus
 from trimtab.passes.quantization.judge import Judge
 
 from ..evaluator import Evaluator
-from ..evidence import TRAINS
 from ..loss import EXCESS, RISK, LossEvidence, loss_evidence, resolves
 from ..ranking import item_drops, loses_too_much
+from ..reporting.evidence import TRAINS
 from ..result import Result
 
 #: The two ways in which the items that confirm are named.

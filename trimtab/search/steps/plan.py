@@ -23,7 +23,7 @@ from trimtab.passes import find, registry
 from trimtab.passes.base import Pass
 from trimtab.passes.quantization.judge import PROMISED
 
-from .recipe import Recipe
+from ..recipe import Recipe
 
 #: Items that pruning looks at: its least squares need no more, and its time grows with them.
 PRUNING_SAMPLES = 256

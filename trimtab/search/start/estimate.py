@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .confirmation.fresh_run import SECONDS_EACH
-from .plan import SHARES, SearchPlan
-from .recipe import Recipe
-from .splits import Splits
-from .time_budget import TimeBudget, pass_seconds
-from .timing import SECONDS_PER_GRAPH
+from ..confirmation.fresh_run import SECONDS_EACH
+from ..recipe import Recipe
+from ..speed.timing import SECONDS_PER_GRAPH
+from ..splits import Splits
+from ..steps.plan import SHARES, SearchPlan
+from ..time_budget import TimeBudget, pass_seconds
 
 #: Most candidates of the pruning ladder that a search visits.
 RUNGS = 4

@@ -32,7 +32,7 @@ from trimtab.core.runner import run_here
 from trimtab.core.sources.picture_labels import ClassLabels
 from trimtab.core.sources.pictures import PictureSource
 
-from ..report.drawing import (
+from ...report.drawing import (
     data_uri,
     picture_of,
     plain_picture,

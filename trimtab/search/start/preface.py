@@ -15,9 +15,9 @@ from trimtab.core.target import usable_cpus
 from trimtab.core.text import seconds_text
 from trimtab.runtime_bench.machine.quiet import other_work
 
-from .loss import items_needed, predicted_error, resolves
-from .splits import Splits
-from .time_budget import TimeBudget
+from ..loss import items_needed, predicted_error, resolves
+from ..splits import Splits
+from ..time_budget import TimeBudget
 
 #: Items on which the speed of an evaluation is measured.
 SAMPLE = 64

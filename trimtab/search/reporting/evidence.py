@@ -18,9 +18,9 @@ from trimtab.core.model import Model, Step
 from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 
-from .alarm import OutOfTime, alarm
-from .recipe import Recipe
-from .result import Result
+from ..alarm import OutOfTime, alarm
+from ..recipe import Recipe
+from ..result import Result
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.doctor.diagnose import Diagnosis

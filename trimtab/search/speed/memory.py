@@ -10,8 +10,8 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.runtime_bench.bench.bench import Bench, Timing
 from trimtab.runtime_bench.multi_device import machine_classes
 
-from .result import Result
-from .store import ResultStore, key_of, key_of_feeds
+from ..result import Result
+from ..store import ResultStore, key_of, key_of_feeds
 
 #: Fresh processes that are run; the largest peak counts.
 PROCESSES = 3

@@ -13,13 +13,13 @@ from trimtab.core.metric import METRICS
 from trimtab.passes import PruneChannels
 from trimtab.passes.base import Pass
 
-from .costs import costs
+from ..ranking import speedup
+from ..recipe import Recipe
+from ..result import Result
+from ..run import Search
+from ..speed.costs import costs
+from ..store import key_of
 from .plan import SHARES, SearchPlan
-from .ranking import speedup
-from .recipe import Recipe
-from .result import Result
-from .run import Search
-from .store import key_of
 
 #: Smallest speed-up of static int8 for which pruning optimizes for its kernels.
 WORTH = 1.1

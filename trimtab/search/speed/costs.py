@@ -16,9 +16,9 @@ from trimtab.core.ort.int8_share import products
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers, optimized_graph
 from trimtab.core.target import Target
 
+from ..result import Result
+from ..store import ResultStore, key_of, key_of_feeds
 from .gpu_costs import counted_on_gpu
-from .result import Result
-from .store import ResultStore, key_of, key_of_feeds
 from .tensors import tensors_of
 
 #: Time of an int8 product, as a share of a float one's: with VNNI or dot products, without, on ARM,

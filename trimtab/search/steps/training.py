@@ -10,11 +10,11 @@ than several short ones. What kept its quality on the way remains a candidate.
 
 from __future__ import annotations
 
+from ..recipe import Recipe
+from ..result import Result
+from ..run import Search
 from .plan import SearchPlan
 from .pruning import Ladder, quantize
-from .recipe import Recipe
-from .result import Result
-from .run import Search
 
 #: Slices of the time, and those of them that try strengths.
 SLICES, TRIALS = 6, 3

@@ -23,10 +23,10 @@ from trimtab.runtime_bench.measure.subject import OnEngine
 from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.multi_device import machine_classes
 
+from ..result import Result
+from ..standing import is_bounded
+from ..store import ResultStore, key_of, key_of_feeds
 from .fingerprint import kernels, running_structure, structure
-from .result import Result
-from .standing import is_bounded
-from .store import ResultStore, key_of, key_of_feeds
 
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate: a `Model`, or
 #: an `OnEngine` where it has an engine of its own

@@ -10,8 +10,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
-from ..open_model import export_module, open_model
-from .splits import Splits
+from ...open_model import export_module, open_model
+from ..splits import Splits
 
 
 def open_data(source: Any) -> Any:

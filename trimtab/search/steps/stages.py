@@ -23,12 +23,12 @@ from collections.abc import Sequence
 from trimtab.core.errors import OptionError
 from trimtab.core.ort.engines import Engine
 
+from ..recipe import Recipe
+from ..run import Search
+from ..speed.timing import SECONDS_PER_GRAPH
 from .engines import try_engines
 from .plan import SearchPlan, claims_no_speed, computes_in_float
 from .pruning import for_int8, own_limit, prune
-from .recipe import Recipe
-from .run import Search
-from .timing import SECONDS_PER_GRAPH
 from .training import train
 
 #: Most seconds of measurement of a graph in the first stage: something usable is there soon.

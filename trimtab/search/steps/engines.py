@@ -15,10 +15,10 @@ from trimtab.core.ort.inventory import inventory
 from trimtab.core.ort.session import available_providers
 from trimtab.core.target import PRESETS, Target
 
+from ..recipe import Recipe
+from ..result import Result, cost
+from ..run import Search
 from .plan import SearchPlan, claims_no_speed
-from .recipe import Recipe
-from .result import Result, cost
-from .run import Search
 
 #: Files of the search that are tried on each engine, beside the float model.
 FILES = 2

@@ -11,16 +11,16 @@ from trimtab.core.metric import Metric, find_limited, fitted
 from trimtab.core.model import Model
 from trimtab.passes.base import Pass
 
-from .costs import is_here
+from ..recipe import Recipe
+from ..reporting.evidence import TRAINS
+from ..result import Constraints
+from ..speed.costs import is_here
+from ..splits import Splits, calibration_rows, split_data, taken_of
+from ..steps.plan import SearchPlan
+from ..time_budget import TimeBudget
 from .estimate import EstimateLine, estimate, span
-from .evidence import TRAINS
 from .inputs import open_data, open_input_model
-from .plan import SearchPlan
 from .preface import data_line, obstacles, plan_line, seconds_an_item, share_in_time
-from .recipe import Recipe
-from .result import Constraints
-from .splits import Splits, calibration_rows, split_data, taken_of
-from .time_budget import TimeBudget
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Speed, memory and size of a candidate: by the clock, or predicted for another machine."""
