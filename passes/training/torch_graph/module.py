@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
 
-from .operators import Mode
-from .ops_quantize import spread
-from .ops_values import initializer_tensor
+from .operators.quantize import spread
+from .operators.table import Mode
+from .operators.values import initializer_tensor
 from .plan import NOTHING, ExecutionPlan, ExecutionStep, make_plan, outputs_of
 from .roles import TrainableWeight, find_trainable_weights
 

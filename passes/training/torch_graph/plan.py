@@ -19,8 +19,8 @@ from trimtab.core.errors import ModelError, OptionError, TrimtabError, nearest
 from trimtab.core.model import Model
 
 from ...graph.queries import input_at, node_label
-from .operators import FUSED, Mode, NodeSpec, OperatorEntry, Run, key_of, supported_operators
-from .ops_values import DTYPES, to_tensor
+from .operators.table import FUSED, Mode, NodeSpec, OperatorEntry, Run, key_of, supported_operators
+from .operators.values import DTYPES, to_tensor
 from .roles import TrainableWeight, rounding_range, same_axis
 
 #: Slot that always contains None, for omitted inputs and unused outputs.

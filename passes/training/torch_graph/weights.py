@@ -13,8 +13,8 @@ from trimtab.core.model import Model
 
 from ...graph.queries import producer
 from .module import TorchGraph
-from .ops_quantize import spread
-from .ops_values import initializer_tensor
+from .operators.quantize import spread
+from .operators.values import initializer_tensor
 from .roles import QuantizationParameters
 
 #: Largest bias: float32 does not represent the end of int32 exactly.

@@ -8,7 +8,7 @@ from torch_cases import BOOL, FLOAT, INT64, agrees, floats, ints, one_node, same
 
 from trimtab.core.errors import ModelError
 from trimtab.passes.training.torch_graph import to_module
-from trimtab.passes.training.torch_graph.operators import supported_operators
+from trimtab.passes.training.torch_graph.operators.table import supported_operators
 
 X = floats(2, 3, 5, 6)
 POSITIVE = floats(2, 3, 5, 6, low=0.1)

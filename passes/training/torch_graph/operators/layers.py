@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, op, register_functions
 from .padding import PaddedWindow, even, function_of_rank, pad
+from .table import NodeSpec, Run, op, register_functions
 
 _CONV = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = tuple(getattr(functional, f"conv_transpose{n}d") for n in (1, 2, 3))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec
+from .table import NodeSpec
 
 AxisPadding = tuple[tuple[int, int], ...]
 

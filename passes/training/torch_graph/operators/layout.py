@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, integers, op, register_functions
+from .table import NodeSpec, Run, integers, op, register_functions
 
 
 @op("Reshape", host=(1,))

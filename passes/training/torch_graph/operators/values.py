@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from trimtab.core.model import Model
 
-from .operators import NodeSpec, Run, op, register_functions
+from .table import NodeSpec, Run, op, register_functions
 
 DTYPES: dict[int, torch.dtype] = {
     ir.DataType.FLOAT: torch.float32,

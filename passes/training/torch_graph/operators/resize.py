@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .operators import NodeSpec, Run, integers, op
+from .table import NodeSpec, Run, integers, op
 
 #: (positions in the output, input size, output size, scale) -> coordinates in the input
 Coordinates = Callable[[Tensor, int, int, float], Tensor]

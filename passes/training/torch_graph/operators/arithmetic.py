@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .operators import NodeSpec, Run, op, register_functions
+from .table import NodeSpec, Run, op, register_functions
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:

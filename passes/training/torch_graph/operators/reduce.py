@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .operators import NodeSpec, Run, op
+from .table import NodeSpec, Run, op
 
 Axes = tuple[int, ...]
 Reduce = Callable[[Tensor, Axes, bool], Tensor]

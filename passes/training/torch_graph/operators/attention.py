@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, op
+from .table import NodeSpec, Run, op
 
 
 @op("Attention")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operators import FUSED, NodeSpec, Run, op
+from .table import FUSED, NodeSpec, Run, op
 
 
 class _Round(torch.autograd.Function):

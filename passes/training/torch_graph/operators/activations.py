@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, op, register_functions
+from .table import NodeSpec, Run, op, register_functions
 
 register_functions(
     {

@@ -1,7 +1,7 @@
 """Table of the supported ONNX operators, and the node specification that their builders get.
 
 An operator is a function from a `NodeSpec`, where its attributes are read once, to a function of
-tensors that runs at every step. Adding one takes a function with `@op` in an `ops_*.py` file.
+tensors that runs at every step. Adding one takes a function with `@op` in a file of this folder.
 """
 
 from __future__ import annotations
@@ -140,11 +140,9 @@ def register_functions(functions: Mapping[str, Run], host: tuple[int, ...] = ())
 
 @functools.cache
 def supported_operators() -> Mapping[str, OperatorEntry]:
-    """Return the table of all operators, importing every `ops_*.py` of this folder."""
-    folder = Path(__file__).parent
-    for info in pkgutil.iter_modules([str(folder)]):
-        if info.name.startswith("ops_"):
-            importlib.import_module(f"{__package__}.{info.name}")
+    """Return the table of all operators, importing every file of this folder."""
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{info.name}")
     return OPS
 
 
