@@ -26,7 +26,13 @@ from trimtab.search.steps.pruning import Ladder
 from trimtab.search.steps.training import train
 
 
-@pytest.mark.slow
+@pytest.fixture
+def steps_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of training counts as a third of a second, whatever this machine takes for it."""
+    monkeypatch.setattr(Finetune, "_timed", lambda self, model, ctx, steps: steps / 3)
+
+
+@pytest.mark.usefixtures("steps_take_time")
 def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", **arrays(120))
     path = graphs.cnn().save(tmp_path / "float.onnx")
@@ -97,7 +103,7 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
     assert few < many
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("steps_take_time")
 def test_a_run_that_finds_nothing_better_gives_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
