@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cnn_data import arrays
 from graphs import cnn
+from minilm import example
 
 from trimtab.core.cache import VARIABLE
+from trimtab.core.model import Model
 from trimtab.core.target import Target, cpu_flags
 
 #: CPU flags that select onnxruntime's int8 and float kernels.
@@ -23,6 +26,26 @@ def _no_rows_of_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
+    """Exports of `minilm` and of reference networks by name, made once for all workers."""
+    top = tmp_path_factory.getbasetemp()
+    folder = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "exported"
+
+    def export_once(name: str) -> Model:
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            from trimtab.exporter import export
+            from trimtab.models import NETWORKS
+
+            module = example().encoder() if name == "minilm" else NETWORKS[name].build()
+            folder.mkdir(exist_ok=True)
+            export(module, name=name).save(path)
+        return Model.load(path)
+
+    return export_once
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""all-MiniLM-L6-v2 for tests: the example's module and its export, made once a process."""
+"""all-MiniLM-L6-v2 for tests: the example's module."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import sys
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from trimtab.core.model import Model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,11 +21,3 @@ def example() -> Any:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     return importlib.import_module("examples.minilm")
-
-
-@functools.cache
-def minilm() -> Model:
-    """The exported model: (batch, sequence) ids and mask to `embedding` (batch, 384)."""
-    from trimtab.exporter import export
-
-    return export(example().encoder(), name="minilm")

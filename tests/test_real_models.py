@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from made_comparisons import made_comparisons
-from minilm import ROOT, minilm
 from shared_data import shared
 
 import trimtab
@@ -103,25 +103,10 @@ def test_the_light_networks_simplify_quantize_and_run(path: Path) -> None:
     assert all(np.isfinite(array).all() for array in outputs.values())
 
 
-def test_minilm_keeps_its_spearman_in_dynamic_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared("data/stsb-en-dev.csv")
-    model = minilm()
-    monkeypatch.chdir(ROOT)
-    data = trimtab.Dataset.open("examples.minilm:stsb_dev").take(47)  # half of the pairs
-    small = find("quantize-dynamic")()(find("simplify")()(model, CTX), CTX)
-    base, mine = (
-        evaluate(m, data, "examples.minilm:spearman", config=SessionConfig(threads=1))
-        for m in (model, small)
-    )
-    assert base.value - mine.value <= 0.005
-
-
 @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2_cifar", "text_encoder"])
-def test_a_network_exports_simplifies_quantizes_and_runs(name: str) -> None:
-    from trimtab.exporter import export
-    from trimtab.models import NETWORKS
-
-    model = export(NETWORKS[name].build(), name=name)
-    small = find("quantize-dynamic")()(find("simplify")()(model, CTX), CTX)
+def test_a_network_exports_simplifies_quantizes_and_runs(
+    name: str, exported: Callable[[str], trimtab.Model]
+) -> None:
+    small = find("quantize-dynamic")()(find("simplify")()(exported(name), CTX), CTX)
     outputs = run(build_session(small), random_feeds(small, batch=2))
     assert all(np.isfinite(array).all() for array in outputs.values())

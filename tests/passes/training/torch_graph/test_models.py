@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def exported(network: torch.nn.Module, inputs: dict[str, torch.Tensor], opset: int = 20) -> Model:
+def captured(network: torch.nn.Module, inputs: dict[str, torch.Tensor], opset: int) -> Model:
     program = torch.onnx.export(
         network.eval(), (), kwargs=inputs, dynamo=True, opset_version=opset, verbose=False
     )
@@ -68,16 +69,8 @@ def test_light_networks(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v2_cifar", "text_encoder"])
-def test_networks_of_this_package(name: str) -> None:
-    from trimtab.models import NETWORKS
-
-    row = NETWORKS[name]
-    inputs = {
-        i.name: torch.from_numpy(np.ones([i.sizes.get(str(d), 2) if isinstance(d, str) else d
-                                          for d in i.shape], i.dtype))
-        for i in row.inputs
-    }  # fmt: skip
-    model = exported(row.build(), inputs)
+def test_networks_of_this_package(name: str, exported: Callable[[str], Model]) -> None:
+    model = exported(name)
     agrees(model, random_feeds(model, batch=2))
 
 
@@ -122,7 +115,7 @@ def test_networks_of_transformers(name: str, opset: int) -> None:
     pytest.importorskip("transformers")
     torch.manual_seed(0)
     network, inputs = transformer(name)
-    model = exported(Plain(network), inputs, opset)
+    model = captured(Plain(network), inputs, opset)
     feeds = {n: t.numpy() for n, t in inputs.items()}
     agrees(model, feeds)
     assert len(to_module(model).named_weights("kernel")) >= 10
