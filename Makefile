@@ -10,7 +10,7 @@ SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests 
 
 help:
 	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
-	@echo "make test       all tests        make test-fast  those under a minute"
+	@echo "make test       all tests        make test-fast  a case of each quick one, under a minute"
 	@echo "make coverage   all tests, with the share of lines and branches that they reach"
 	@echo "make first-hour every command of the tutorials and of the README"
 	@echo "make fuzz       2,000 broken models through the commands, for hours"
@@ -35,14 +35,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m trimtab.demo --out out/demo
 
-# One thread in each of the processes that share the cores.
+# One thread in each of the processes that share the cores; and the many that tests start read
+# compiled modules, also where the environment says that none be written.
 test test-fast coverage: export OMP_NUM_THREADS ?= 1
+test test-fast coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --durations=25
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow" --first-cases --durations=5
 
 # At least 90% of the lines and branches of passes, and 85% of the bench, whose devices and browsers
 # not every machine has; or it fails.

@@ -20,6 +20,22 @@ from trimtab.core.target import Target, cpu_flags
 KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make test-fast`."""
+    text = "run the first case alone of each test that has several"
+    parser.addoption("--first-cases", action="store_true", help=text)
+
+
+@pytest.hookimpl(trylast=True)  # of the cases that -m leaves
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out all but the first case of each test, where asked to."""
+    if config.getoption("first_cases"):
+        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        kept = set(first.values())
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = reversed(first.values())
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_rows_of_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep rows that tests read out of the user's cache."""

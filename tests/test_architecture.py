@@ -87,6 +87,7 @@ def test_help_imports_neither_torch_nor_onnxruntime() -> None:
     assert run_python(code).endswith("[]")
 
 
+@pytest.mark.slow
 def test_listing_the_passes_needs_no_torch() -> None:
     code = (
         "import sys; from trimtab.passes import registry; registry(); print('torch' in sys.modules)"
@@ -101,6 +102,7 @@ def test_every_public_name_exists() -> None:
     assert set(trimtab.__all__) == set(dir(trimtab))
 
 
+@pytest.mark.slow
 def test_no_pass_of_torch_is_imported_by_the_light_install() -> None:
     """Modules that import torch at the top are imported only by those that need torch."""
     light = [*sources("core"), *sources("runtime_bench"), *sources("passes")]
@@ -134,6 +136,7 @@ def unguarded_imports(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_windows_can_import_every_module() -> None:
     files = [path for layer in (*FOLDERS, "trimtab") for path in sources(layer)]
     wrong = {
@@ -157,6 +160,7 @@ def defaults_by_hand(tree: ast.AST) -> list[int]:
     return sorted(n.lineno for n in choices if BY_HAND.search(ast.unparse(n)))
 
 
+@pytest.mark.slow
 def test_a_default_of_an_attribute_is_not_spelled_by_hand() -> None:
     """`trimtab.passes.graph.queries.attr` and `node.attributes.get_int` take the default."""
     one_place = ROOT / "passes" / "graph" / "queries.py"

@@ -14,6 +14,7 @@ from trimtab.core.errors import DataError
 from trimtab.passes import QuantizeStatic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["path", "text", "arrays", "dataset"])
 def test_data_and_models_are_taken_in_any_form(how: str, model: Path, data: Path) -> None:
     forms = {"path": data, "text": str(data), "arrays": arrays()}

@@ -52,6 +52,7 @@ def save_endless(folder: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "m.onnx")
 
 
+@pytest.mark.slow
 def test_an_abort_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text("import os\nos.abort()\n")
     (tmp_path / "tmp").mkdir()
@@ -72,6 +73,7 @@ def test_a_loop_that_does_not_end_is_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / "o.onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_reaches_the_command_and_nothing_is_left(tmp_path: Path, name: str) -> None:
     save_endless(tmp_path)

@@ -22,6 +22,7 @@ def test_aliases_that_multiply_are_refused_before_they_are_written_out() -> None
         check_yaml("\n".join(lines), "b.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "a: &a [*a]", "&a {b: &b [*a]}"])
 def test_nesting_without_end_is_refused(text: str) -> None:
     with pytest.raises(InputError):

@@ -29,6 +29,7 @@ def test_trimtab_requires_no_build_of_onnxruntime_and_each_extra_brings_one() ->
         assert len({r for r in brings[name] if "-ep-" not in r and r != "onnxruntime-qnn"}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["providers"], ["bench", "m.onnx"]])
 def test_no_build_is_one_message_and_exit_2(command: list[str], tmp_path: Path) -> None:
     model = (

@@ -236,6 +236,7 @@ def test_a_scalar_beside_rows_holds_for_all_of_them(tmp_path: Path) -> None:
         assert batch.size in {20, 10}
 
 
+@pytest.mark.slow
 def test_a_state_is_named_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ CASES = {
 SAID = ["False", "x + 1 module", "1/2", "1", "3*N + 6", "none", "{'x + 1'}"]
 
 
-@pytest.mark.parametrize(("case", "said"), zip(CASES, SAID, strict=True))
+@pytest.mark.parametrize(("case", "said"), [*zip(CASES, SAID, strict=True)])
 def test_sympy_waits_for_its_first_use(case: str, said: str) -> None:
     code = f"import sys, trimtab; {CASES[case]}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -65,6 +65,7 @@ def test_positional_and_keyword_inputs_are_named_after_forward() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mapping_is_keyword_arguments_in_any_order() -> None:
     model = export(Add(), {"y": torch.randn(2, 3), "x": torch.randn(2, 4)})
     assert names(model.inputs) == ["x", "y"]
@@ -90,6 +91,7 @@ class Nested(nn.Module):
         return Result(pair[0] + pair[1] + point.left, [point.right * 2, named["more"][0] - pair[0]])
 
 
+@pytest.mark.slow
 def test_nested_inputs_and_outputs_are_named_by_keys_and_positions() -> None:
     def value(number: float) -> Tensor:
         return torch.full((2, 3), float(number))
@@ -109,6 +111,7 @@ def test_nested_inputs_and_outputs_are_named_by_keys_and_positions() -> None:
     assert [float(got[n][0, 0]) for n in names(model.outputs)] == [6, 8, 4]
 
 
+@pytest.mark.slow
 def test_names_given_by_the_user_replace_the_modules_own() -> None:
     model = export(
         Add(),
@@ -145,11 +148,13 @@ def test_inputs_that_forward_does_not_take_are_refused() -> None:
         export(Add())
 
 
+@pytest.mark.slow
 def test_texts_describe_inputs_by_the_parameters_of_forward() -> None:
     model = export(Add(), ["y=2x3", "x=2x4:float32"])
     assert shapes(model.inputs) == [("batch", 4), ("batch", 3)]
 
 
+@pytest.mark.slow
 def test_texts_with_names_of_their_own_are_taken_in_order() -> None:
     assert names(export(Add(), ["left=1x4", "right=1x3"]).inputs) == ["left", "right"]
 
@@ -159,11 +164,13 @@ def test_a_misspelt_parameter_suggests_the_nearest() -> None:
         export(Add(), ["x=1x4", "yy=1x3"])
 
 
+@pytest.mark.slow
 def test_the_type_of_an_input_comes_from_its_text() -> None:
     model = export(Embed(), "ids=1x7:int32")
     assert (model.inputs[0].dtype.name, model.inputs[0].shape) == ("INT32", ("batch", 7))
 
 
+@pytest.mark.slow
 def test_the_batch_is_dynamic_by_default_though_the_example_has_one_row() -> None:
     model = export(Embed())
     assert shapes(model.inputs) == [("batch", 3)]
@@ -173,6 +180,7 @@ def test_the_batch_is_dynamic_by_default_though_the_example_has_one_row() -> Non
         assert got["embedding"].shape == (batch, 4)
 
 
+@pytest.mark.slow
 def test_an_output_named_like_an_inner_value_loads() -> None:
     """torch alone writes a file here that onnxruntime refuses: "Duplicate definition of name"."""
     model = export(Embed(), dynamic={"ids": {0: "batch", 1: "sequence"}})
@@ -182,6 +190,7 @@ def test_an_output_named_like_an_inner_value_loads() -> None:
     assert got["embedding"].shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_no_dynamic_axes_on_request() -> None:
     assert shapes(export(Embed(), dynamic={}).inputs) == [(1, 3)]
 
@@ -196,6 +205,7 @@ class Halves(nn.Module):
         return (torch.ones(4, 4),)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_dynamic_stays_fixed_and_the_lineage_says_why() -> None:
     model = export(Halves())
     assert shapes(model.inputs) == [(4, 4)]
@@ -232,6 +242,7 @@ class Through(nn.Module):
         return x, self.weight, y, y
 
 
+@pytest.mark.slow
 def test_outputs_that_are_inputs_weights_or_repetitions() -> None:
     model = export(Through(), (torch.randn(2, 4), torch.randn(2)))
     assert names(model.inputs) == ["x", "unused"]
@@ -253,6 +264,7 @@ class Mixed(nn.Module):
         return self.dropout(self.frozen(self.norm(x)))
 
 
+@pytest.mark.slow
 def test_training_flags_and_statistics_are_restored() -> None:
     module = Mixed().train()
     module.frozen.eval()
@@ -274,6 +286,7 @@ def test_training_flags_are_restored_after_a_failure() -> None:
     assert all(m.training for m in module.modules())
 
 
+@pytest.mark.slow
 def test_further_training_does_not_change_the_model() -> None:
     module = Add()
     model = export(module, ["x=1x4", "y=1x3"])
@@ -283,6 +296,7 @@ def test_further_training_does_not_change_the_model() -> None:
     assert model.digest == before
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes_without_traces_of_the_machine() -> None:
     torch.manual_seed(1)
     module = Mixed()
@@ -294,12 +308,14 @@ def test_exporting_twice_gives_the_same_bytes_without_traces_of_the_machine() ->
     assert b"site-packages" not in first
 
 
+@pytest.mark.slow
 def test_nodes_and_weights_are_named_after_their_submodules() -> None:
     model = export(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(2, 4))
     assert [node.name for node in model.nodes()] == ["0/linear", "1/relu"]
     assert set(model.graph.initializers) == {"0.weight", "0.bias"}
 
 
+@pytest.mark.slow
 def test_the_lineage_records_the_export_and_its_errors() -> None:
     model = export(Add(), ["x=1x4", "y=1x3"])
     (step,) = model.lineage
@@ -310,16 +326,19 @@ def test_the_lineage_records_the_export_and_its_errors() -> None:
     assert set(step.notes["parity"]["output"]) == {"max_abs", "max_rel"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [18, 22])
 def test_another_opset(opset: int) -> None:
     assert export(Add(), ["x=1x4", "y=1x3"], opset=opset).opset == opset
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     export(Embed())
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_large_weights_go_to_a_separate_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,12 +25,14 @@ class Line(nn.Module):
         return self.fc(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
 def test_wrappers_do_not_hide_the_names_of_inputs(wrap: Any) -> None:
     model = export(wrap(Line()), torch.randn(2, 4), parity=False)
     assert [spec.name for spec in model.inputs] == ["x"]
 
 
+@pytest.mark.slow
 def test_an_exported_program_is_exported_on_its_own_example() -> None:
     module, x = Line().eval(), torch.randn(2, 4)
     model = export(torch.export.export(module, (x,)))
@@ -71,6 +73,7 @@ def test_bfloat16_is_refused_before_the_export() -> None:
         export(Line().bfloat16(), torch.randn(2, 4))
 
 
+@pytest.mark.slow
 def test_float64_that_onnxruntime_cannot_run_advises_float() -> None:
     module = nn.Conv2d(1, 2, 3).double()
     with pytest.raises(ParityError, match=r"weights are float64.*module\.float\(\)") as caught:
@@ -94,6 +97,7 @@ class Changing(nn.Module):
         return x * 2
 
 
+@pytest.mark.slow
 def test_what_forward_changes_is_restored_and_told() -> None:
     module = Changing()
     buffer = module.calls
@@ -121,6 +125,7 @@ class Uses(nn.Module):
         return result
 
 
+@pytest.mark.slow
 def test_a_symbolic_that_is_not_called_is_told() -> None:
     model = export(Uses(), torch.randn(2, 4))
     assert model.lineage[0].notes["symbolic_ignored"] == ["Doubled"]
@@ -135,6 +140,7 @@ class Pool(nn.Module):
         return self.pool(self.conv(x)).flatten(1)
 
 
+@pytest.mark.slow
 def test_channels_last_gives_the_graph_of_the_default_layout() -> None:
     module, x = Pool().eval(), torch.randn(2, 3, 8, 8)
     plain = [node.op_type for node in export(module, x).ir.graph]
@@ -155,6 +161,7 @@ class Rounded(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, 0.25, 0, -8, 7)
 
 
+@pytest.mark.slow
 def test_fake_quantizers_become_pairs_and_keep_a_free_batch() -> None:
     module = Rounded()
     model = export(module, torch.randn(2, 4) * 3)
@@ -166,6 +173,7 @@ def test_fake_quantizers_become_pairs_and_keep_a_free_batch() -> None:
     np.testing.assert_allclose(got, module(torch.from_numpy(x)).numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_modules_of_fake_quantizers_round_by_the_scales_that_they_have() -> None:
     from torch.ao.quantization import FakeQuantize
 

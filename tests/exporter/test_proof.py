@@ -47,6 +47,7 @@ class Branches(nn.Module):
         return x[:, :4] * 2 if x.shape[1] > 4 else F.pad(x, (0, 4 - x.shape[1])) * 3
 
 
+@pytest.mark.slow
 def test_an_axis_on_which_the_module_branches_is_claimed_for_its_range_only() -> None:
     axes = {"x": {0: "b", 1: "n"}}
     with pytest.raises(ExportError, match=r"proved for n>=5, it answers otherwise at 4"):
@@ -70,12 +71,14 @@ class Sharp(nn.Module):
         return x
 
 
+@pytest.mark.slow
 def test_rounding_is_judged_by_float64() -> None:
     model = export(Sharp(4.0), torch.randn(4, 16), dynamic={})
     row = model.lineage[0].notes["parity"]["output"]
     assert row["max_rel"] <= 1e-4 or row["torch_max_rel"] > 1e-5
 
 
+@pytest.mark.slow
 def test_nothing_is_proved_where_torch_does_not_know_the_answer() -> None:
     with pytest.raises(ExportError, match="no comparison can prove"):
         export(Sharp(400.0), torch.randn(4, 16) * 100, dynamic={})
@@ -92,6 +95,7 @@ class Seen(nn.Module):
         return x + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_users_rows_are_what_the_proof_is_fed(whole: bool) -> None:
     rows = np.arange(20, dtype=np.float32).reshape(5, 4) + 1000
@@ -133,6 +137,7 @@ class Decoder(nn.Module):
         return {"sum": sum(layer.keys.sum(1) for layer in past.layers), "past": past}
 
 
+@pytest.mark.slow
 def test_a_cache_goes_in_and_out_and_stays_as_it_was() -> None:
     cache = Cache([Layer(torch.randn(1, 8, 4), torch.randn(1, 8, 4))])
     model = export(

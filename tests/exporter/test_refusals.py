@@ -59,6 +59,7 @@ def test_control_flow_that_depends_on_values_names_module_and_line() -> None:
     assert "torch.where" in message
 
 
+@pytest.mark.slow
 def test_an_operator_without_onnx_equivalent_names_module_and_line() -> None:
     message = refused(Holder(Eigen()))
     assert "operator aten.linalg_eig has no ONNX equivalent" in message
@@ -137,6 +138,7 @@ def parity_error(module: nn.Module, **options: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_parity_error_names_the_output() -> None:
     message = parity_error(Noise(), output_names=["noisy"], name="my model")
     assert "my model: output 'noisy' differs by" in message
@@ -144,21 +146,25 @@ def test_a_parity_error_names_the_output() -> None:
     assert "locate=True" in message
 
 
+@pytest.mark.slow
 def test_the_first_node_that_differs_is_named_on_request() -> None:
     message = parity_error(Holder(Noise()), locate=True)
     assert "the first node that differs is 'blocks.0/rand_like' (RandomUniformLike)" in message
 
 
+@pytest.mark.slow
 def test_the_first_submodule_that_differs_is_named_where_the_capture_does() -> None:
     message = parity_error(Holder(Counter()), locate=True)
     assert "the first part that differs is module 'blocks.0' (Counter)" in message
 
 
+@pytest.mark.slow
 def test_parity_can_be_left_out() -> None:
     model = export(Noise(), torch.rand(2, 4), parity=False)
     assert "parity" not in model.lineage[0].notes
 
 
+@pytest.mark.slow
 def test_the_user_may_set_the_tolerance() -> None:
     model = export(Noise(), torch.rand(2, 4), tolerance=10.0)
     assert model.lineage[0].notes["parity"]["output"]["max_rel"] > 1e-4

@@ -63,6 +63,7 @@ def test_the_package_and_its_parsers_do_not_import_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_without_torch_the_extra_is_named() -> None:
     code = """
 import sys

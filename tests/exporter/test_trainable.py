@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -35,12 +36,14 @@ def images() -> tuple[Tensor]:
     return (torch.randn(2, 3, 6, 6),)
 
 
+@pytest.mark.slow
 def test_norms_and_dropout_stay_nodes() -> None:
     found = operators(export(Small(), images(), trainable=True))
     assert found["BatchNormalization"] == found["Dropout"] == 1
     assert not operators(export(Small(), images())).keys() & {"BatchNormalization", "Dropout"}
 
 
+@pytest.mark.slow
 def test_dropout_keeps_its_rate_and_is_the_identity_at_inference() -> None:
     model = export(Small(), images(), trainable=True)
     (node,) = [n for n in model.graph if n.op_type == "Dropout"]
@@ -54,12 +57,14 @@ def test_dropout_keeps_its_rate_and_is_the_identity_at_inference() -> None:
     np.testing.assert_array_equal(run(session, feeds)["output"], run(session, feeds)["output"])
 
 
+@pytest.mark.slow
 def test_it_computes_what_torch_does_with_any_batch() -> None:
     model = export(Small(), images(), trainable=True)
     assert model.inputs[0].shape == ("batch", 3, 6, 6)
     assert model.lineage[-1].notes["parity"]["output"]["max_rel"] < 1e-4
 
 
+@pytest.mark.slow
 def test_weights_that_are_equal_before_training_are_not_merged() -> None:
     """A new norm has a scale of ones like its variance, and a shift of zeros like its mean."""
     module = nn.Sequential(
@@ -71,6 +76,7 @@ def test_weights_that_are_equal_before_training_are_not_merged() -> None:
     assert len({value for node in norms for value in node.inputs[1:]}) == 8
 
 
+@pytest.mark.slow
 def test_training_flags_of_the_module_are_restored() -> None:
     module = Small().train()
     module.norm.eval()

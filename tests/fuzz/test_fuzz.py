@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("onnxsim", reason="the fuzzed commands need onnxsim")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="runs are forked and limited as on Linux")
 def test_no_mutant_is_called_a_bug_or_kills_a_command() -> None:
     """In a process of its own: this one has threads of onnxruntime, which a fork would lose."""

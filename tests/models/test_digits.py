@@ -68,6 +68,7 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
         digits_arrays("test")
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_weights() -> None:
     first = vector(train_digits(seed=1, epochs=1, widths=(8, 16)))
     assert torch.equal(first, vector(train_digits(seed=1, epochs=1, widths=(8, 16))))

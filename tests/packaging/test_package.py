@@ -63,6 +63,7 @@ def test_a_package_has_what_its_place_needs_and_python_proves_it(
     assert found["model"] in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_required_operators_are_those_of_the_graph_that_runs(tmp_path: Path) -> None:
     """The optimizer's own operators are among them, and those of x64 only where x64 runs."""
     server = packaged(residual(), "server", tmp_path / "server")["operators"]
@@ -75,6 +76,7 @@ def test_required_operators_are_those_of_the_graph_that_runs(tmp_path: Path) -> 
     assert "int8_t" in (tmp_path / "mobile" / "required_operators.config").read_text()
 
 
+@pytest.mark.slow
 def test_the_sample_says_where_the_outputs_are_others(tmp_path: Path) -> None:
     found = packaged(residual(), "server", tmp_path / "out")
     output = tmp_path / "out" / found["outputs"][0]["file"]
@@ -98,6 +100,7 @@ def loaded(path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_sample_prepares_pictures_as_the_data_were(tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="needs Pillow: pip install trimtab[images]")
     from PIL import Image
@@ -147,6 +150,7 @@ def test_the_sample_in_cpp_runs(tmp_path: Path) -> None:
         subprocess.run(words, cwd=tmp_path / "out", check=True)
 
 
+@pytest.mark.slow
 def test_the_command_packages_what_optimize_wrote(tmp_path: Path, capsys) -> None:
     folder = tmp_path / "optimized"
     folder.mkdir()

@@ -33,6 +33,7 @@ def scanned() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_table_is_what_a_scan_of_the_folder_finds() -> None:
     assert dict(passes._HOMES.values()) == scanned()
     for name, (kind, module) in passes._HOMES.items():
@@ -65,6 +66,7 @@ def test_old_classes_are_the_new_ones() -> None:
     assert passes.ApplyForms is passes.ApplyRewrites
 
 
+@pytest.mark.slow
 def test_a_recipe_with_old_names_gives_the_bytes_that_the_new_names_give() -> None:
     old = Recipe.from_json(["simplify", {"apply-forms": {}}, "quantize-dynamic"])
     new = Recipe.from_json(["simplify", {"apply-rewrites": {}}, "quantize-dynamic"])
@@ -89,6 +91,7 @@ def test_an_unknown_pass_names_the_nearest() -> None:
         passes.find("simplfy")
 
 
+@pytest.mark.slow
 def test_a_pass_imports_its_own_room_alone() -> None:
     code = (
         "import sys; from trimtab.passes import Simplify; "

@@ -16,6 +16,7 @@ from property.trials import TRIALS, try_pass
 FAST, SLOW = 6, int(os.environ.get("TRIMTAB_EXAMPLES", "60"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TRIALS)
 def test_a_pass_keeps_what_random_graphs_compute(name: str, count: int) -> None:

@@ -81,6 +81,7 @@ def test_the_command_writes_the_smaller_file_and_keep_the_other(tmp_path: Path, 
     assert sizes[0] == source.stat().st_size < sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [["prune", "--sparsity", "0.5"], ["prune-magnitude"], ["cluster-weights", "--clusters", "2"]],

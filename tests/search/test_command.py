@@ -41,6 +41,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_ends_with_exit_code_1_and_the_floor(
     files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

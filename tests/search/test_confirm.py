@@ -65,6 +65,7 @@ def name_of(outcome: Outcome) -> str:
     return outcome.chosen.name if outcome.chosen else "nothing"
 
 
+@pytest.mark.slow
 def test_what_was_proved_once_and_is_contradicted_by_nothing_beats_float() -> None:
     outcome = search([OPEN])
     assert name_of(outcome) == "int8 static"
@@ -76,6 +77,7 @@ def test_what_was_proved_once_and_is_contradicted_by_nothing_beats_float() -> No
     assert "not settled" in "\n".join(outcome_lines(outcome))
 
 
+@pytest.mark.slow
 def test_a_fresh_run_that_refutes_it_gives_float() -> None:
     outcome = search([(0.9, 0.85, 0.95)])
     assert name_of(outcome) == "float simplified"
@@ -91,6 +93,7 @@ def test_a_fresh_run_goes_on_until_the_verdict_stands() -> None:
     assert "1.50x [1.30, 1.70] as fast" in outcome.why[-1]
 
 
+@pytest.mark.slow
 def test_what_only_looked_faster_is_given_a_fresh_run_too() -> None:
     doubtful = (1.5, 0.9, 2.4)
     assert name_of(search([doubtful, doubtful, (1.4, 1.2, 1.6)], doubtful)) == "int8 static"
@@ -100,6 +103,7 @@ def test_what_only_looked_faster_is_given_a_fresh_run_too() -> None:
     assert name_of(search([(1.0, 0.6, 1.7)], doubtful)) == "float simplified"
 
 
+@pytest.mark.slow
 def test_an_interval_without_ends_decides_nothing() -> None:
     outcome = search([NOTHING], NOTHING)
     assert name_of(outcome) == "int8 static"
@@ -130,6 +134,7 @@ def test_where_a_speed_up_stands(
     assert speed_standing(compared(interval, verdict), required) == standing
 
 
+@pytest.mark.slow
 def test_a_speed_up_that_is_asked_for_and_open_is_told_as_not_settled() -> None:
     outcome = search([(1.9, 1.6, 2.2)], constraints=LOOSE | {"min_speedup": 1.8})
     assert name_of(outcome) == "int8 static"
@@ -137,6 +142,7 @@ def test_a_speed_up_that_is_asked_for_and_open_is_told_as_not_settled() -> None:
     assert outcome.chosen.standing == "open"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "times"), [(None, fresh_run.TIMES), (40.0, None)])
 def test_a_fresh_run_is_bounded(seconds: float | None, times: int | None) -> None:
     asked: list[float] = []

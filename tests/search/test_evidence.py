@@ -42,6 +42,7 @@ def found(*passes: Pass, **changes: Any) -> dict[str, Any]:
     return gather_evidence(Result("original", model=model), [chosen], chosen, **options)
 
 
+@pytest.mark.slow
 def test_layers_have_their_time_in_both_models_and_their_error() -> None:
     evidence = found(SIMPLIFY, static())
     assert evidence["missing"] == {}
@@ -73,6 +74,7 @@ def test_a_part_that_cannot_be_collected_is_reported_and_costs_nothing_else() ->
     assert evidence["lineage"]
 
 
+@pytest.mark.slow
 def test_the_float_beginning_is_taken_from_whoever_kept_it() -> None:
     recipes: list[Recipe] = []
 
@@ -108,6 +110,7 @@ def test_drops_are_paired(part: str) -> None:
     assert known == {"other": {part: [0.25, pytest.approx(0.25)]}}
 
 
+@pytest.mark.slow
 def test_a_search_keeps_the_evidence_of_its_winner_and_draws_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_module_of_transformers_is_exported_on_the_names_of_the_data(tmp_path:
     assert Model.load(tmp_path / "float.onnx").digest == outcome.original.model.digest  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_file_with_external_data_is_taken_as_it_is(tmp_path: Path) -> None:
     """Load weights beside the graph, as Optimum and Olive write them."""
     proto = graphs.cnn().to_proto()

@@ -77,6 +77,7 @@ def test_loss_is_that_of_the_metric_nearest_to_its_limit() -> None:
     assert alone.value == mine.value
 
 
+@pytest.mark.slow
 def test_quantization_leaves_layers_float_for_each_metric() -> None:
     limits = {"cosine": 1.0, "neg_mse": 1e-5}
     rows = arrays(60)
@@ -90,6 +91,7 @@ def test_quantization_leaves_layers_float_for_each_metric() -> None:
         QuantizeStatic(max_drop={"cosine": -1.0})
 
 
+@pytest.mark.slow
 def test_search_holds_all_limits_and_says_each(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

@@ -47,6 +47,7 @@ def test_splits_are_disjoint() -> None:
         split_data(data(), data())
 
 
+@pytest.mark.slow
 def test_the_fastest_that_satisfies_all_is_chosen_and_written(tmp_path: Path) -> None:
     recipes = [FLOAT, static("minmax", data()), prune(0.5)]
     outcome = optimize(
@@ -79,6 +80,7 @@ def test_nothing_faster_than_float_gives_the_simplified_float_model() -> None:
     assert "Nothing beats the float original" in outcome.why[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [True, False])
 def test_where_nothing_is_faster_the_smallest_file_that_answers_alike_wins(labels: bool) -> None:
     rows = arrays(60)
@@ -97,6 +99,7 @@ def test_where_nothing_is_faster_the_smallest_file_that_answers_alike_wins(label
     assert "in fewer bits" in outcome.why[-1]
 
 
+@pytest.mark.slow
 def test_a_smaller_file_that_is_slower_is_not_offered() -> None:
     def slower(base: Model, candidates: Any, *rest: Any) -> Any:
         return [made_comparison(1.0 if "simplified" in c.name else 0.7) for c in candidates]
@@ -147,6 +150,7 @@ def test_equal_recipes_count_once() -> None:
     assert [r.name for r in outcome.results] == ["float"]
 
 
+@pytest.mark.slow
 def test_of_equal_graphs_one_is_measured() -> None:
     counts = []
 

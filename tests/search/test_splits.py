@@ -84,6 +84,7 @@ def test_what_the_data_resolve_is_the_first_that_is_said() -> None:
     assert "at most 60 s" in plan_line(["int8"], (10, 400), TimeBudget(60))
 
 
+@pytest.mark.slow
 def test_few_items_decide_together_and_one_never_alone() -> None:
     made = arrays(300)
     outcome = optimize(

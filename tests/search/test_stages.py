@@ -44,6 +44,7 @@ def search(**options: Any) -> Outcome:
     return optimize(graphs.cnn(), arrays(120), **options)
 
 
+@pytest.mark.slow
 def test_the_stages_try_families_then_pruning_then_both() -> None:
     outcome = search(passes=None)
     names = [r.name for r in outcome.results]
@@ -58,6 +59,7 @@ def test_the_stages_try_families_then_pruning_then_both() -> None:
     assert "first usable candidate" in " ".join(d["what"] for d in outcome.decisions)
 
 
+@pytest.mark.slow
 def test_the_first_usable_candidate_is_reported_once_in_any_stage() -> None:
     smaller = min(r.size_bytes for r in search().results) - 1
     outcome = search(passes=None, constraints=LOOSE | {"max_size": smaller})
@@ -79,6 +81,7 @@ def in_the_fresh_run(*ratios: float) -> Callable[..., Sequence[Any]]:
     return measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fresh", "place"), [((1.5, 2.5), 1), ((1.5, 1.55), 0)])
 def test_a_runner_up_that_is_faster_in_the_fresh_run_takes_the_place(
     fresh: tuple[float, float], place: int
@@ -97,6 +100,7 @@ def test_a_runner_up_that_is_faster_in_the_fresh_run_takes_the_place(
     assert outcome.chosen.confirmation.ratio == fresh[place]
 
 
+@pytest.mark.slow
 def test_a_candidate_that_was_refused_is_not_a_runner_up() -> None:
     beside: list[list[str]] = []
 
@@ -150,6 +154,7 @@ def test_a_candidate_without_an_interval_is_measured_longer() -> None:
     assert each[-2] > each[-3]  # the last round is the fresh run
 
 
+@pytest.mark.slow
 def test_only_the_passes_that_are_allowed_are_used() -> None:
     outcome = search()
     used = {p.name() for r in outcome.results if r.recipe for p in r.recipe.passes}
@@ -164,6 +169,7 @@ def test_trials_bound_the_candidates() -> None:
     assert "1 trials are used up" in " ".join(d["what"] for d in outcome.decisions)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer() -> None:
     one, two = search(), search()
     assert [r.name for r in one.results] == [r.name for r in two.results]
@@ -203,6 +209,7 @@ def test_size_as_the_goal_takes_the_smallest_file() -> None:
     assert outcome.chosen.size_bytes == min(r.size_bytes for r in outcome.results if r.model)
 
 
+@pytest.mark.slow
 def test_throughput_as_the_goal_is_measured_with_the_rows_of_a_run() -> None:
     rows: list[int] = []
 
@@ -295,6 +302,7 @@ def test_a_gpu_gets_no_families_that_its_provider_leaves_to_the_cpu() -> None:
     assert not families("tensorrt") & dear
 
 
+@pytest.mark.slow
 def test_pruned_models_are_halved_too() -> None:
     outcome = search(
         ctx=Context(target=Target.named("cuda")),
@@ -404,6 +412,7 @@ def test_a_custom_pass_that_breaks_its_promise_is_named_and_dropped(
     assert outcome.chosen.name == "int8 static"
 
 
+@pytest.mark.slow
 def test_the_recipe_of_a_pruned_model_makes_the_same_bytes_without_a_clock(tmp_path: Path) -> None:
     class Clock:
         def median_ns(self, models: Sequence[Model], *rest: Any) -> list[float]:
@@ -462,6 +471,7 @@ def test_the_folder_contains_budgets_that_a_gate_reads_and_the_frontier(tmp_path
     assert document["decisions"]
 
 
+@pytest.mark.slow
 def test_a_second_search_on_the_same_cache_makes_nothing_again(tmp_path: Path) -> None:
     first = search(cache=tmp_path)
     again = search(cache=tmp_path)
@@ -473,6 +483,7 @@ def test_a_second_search_on_the_same_cache_makes_nothing_again(tmp_path: Path) -
     assert again.model.to_bytes() == first.model.to_bytes()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_report_with_names_escaped() -> None:
     outcome = optimize(
         graphs.cnn(),

@@ -118,6 +118,7 @@ print(store.made + store.reused)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_on_one_cache_leave_whole_entries(tmp_path: Path) -> None:
     tests = Path(__file__).parent.parent

@@ -23,6 +23,7 @@ def macs(model: Model) -> list[Any]:
     return [s.notes["macs"] for s in model.lineage if s.pass_name == "prune-channels"]
 
 
+@pytest.mark.slow
 def test_students_of_falling_size_each_learn_from_the_one_before() -> None:
     teacher = graphs.cnn()
     students = [Student("pruned:.8"), Student("pruned:0.5")]
@@ -41,6 +42,7 @@ def test_only_a_module_without_weights_starts_at_random() -> None:
     assert not Student("pruned:0.5").random
 
 
+@pytest.mark.slow
 def test_a_random_start_is_the_same_for_the_same_seed_and_trains_its_norms() -> None:
     student = Student("trimtab.models.digits:digits_cnn")
     one, two = (student.open(graphs.cnn(), 1.0, context()) for _ in range(2))
@@ -62,6 +64,7 @@ def test_students_that_do_not_fall_in_size_are_refused() -> None:
         distill_in_steps(graphs.cnn(), students, Finetune(steps=1), context())
 
 
+@pytest.mark.slow
 def test_an_interruption_on_the_way_goes_on_from_there(tmp_path: Path) -> None:
     students = [Student("pruned:0.8"), Student("pruned:0.5")]
     how = Finetune(checkpoint=str(tmp_path / "state"), **SHORT)
@@ -74,6 +77,7 @@ def test_an_interruption_on_the_way_goes_on_from_there(tmp_path: Path) -> None:
         np.testing.assert_array_equal(weights(after)[name], array)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     graphs.cnn().save(tmp_path / "teacher.onnx")
     data, out = str(tmp_path / "data.npz"), tmp_path / "out.onnx"

@@ -69,6 +69,7 @@ def search(passes: Any, budget: TimeBudget) -> Outcome:
     )
 
 
+@pytest.mark.slow
 def test_a_pass_that_takes_too_long_ends_and_the_rest_is_decided() -> None:
     outcome = search([Sleeper(), "simplify", "quantize-static"], TimeBudget(12.0))
     assert outcome.chosen is not None
@@ -78,6 +79,7 @@ def test_a_pass_that_takes_too_long_ends_and_the_rest_is_decided() -> None:
     assert "--time" in outcome.advice
 
 
+@pytest.mark.slow
 def test_making_leaves_room_to_measure_what_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"prune-channels": 1000.0}
     monkeypatch.setattr("trimtab.search.run.pass_seconds", lambda p, *_: known.get(p.name(), 0.0))

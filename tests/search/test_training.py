@@ -32,6 +32,7 @@ def steps_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Finetune, "_timed", lambda self, model, ctx, steps: steps / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_take_time")
 def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", **arrays(120))
@@ -70,6 +71,7 @@ def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:
     assert changed.data is data  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_time_is_settled_as_a_number_of_steps() -> None:
     made = arrays(60)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
@@ -103,6 +105,7 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
     assert few < many
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_take_time")
 def test_a_run_that_finds_nothing_better_gives_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -409,6 +409,7 @@ def test_a_quantized_baseline_is_refused():
         diagnosed(int8(network()), int8(network()))
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_the_same_data_give_the_same_words(monkeypatch):
     model = network()
     quantized = int8(model)

@@ -152,6 +152,7 @@ def test_what_is_no_number_is_reported_with_its_rows(value: float, message: str)
         how(folded(), context(data))
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     pruned = PruneMagnitude(sparsity=0.6)(folded(), context())
     how = Finetune(teacher=graphs.cnn(), batch_norm="restored", epochs=3, **FROM_THE_START)

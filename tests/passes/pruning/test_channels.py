@@ -248,6 +248,7 @@ def _custom() -> Model:
     )
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes() -> None:
     model = chain()
     results = [PruneChannels(0.5)(model, context(model)).to_bytes() for _ in range(2)]
@@ -273,6 +274,7 @@ def command(tmp_path, *options: str) -> tuple[int, Model | None]:
     return code, Model.load(out) if out.exists() else None
 
 
+@pytest.mark.slow
 def test_the_command_takes_channels_or_sparsity(tmp_path, capsys) -> None:
     code, model = command(tmp_path, "--channels", "0.5", "--protect", "conv_2")
     assert (code, model.lineage[-1].pass_name) == (0, "prune-channels")

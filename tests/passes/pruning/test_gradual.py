@@ -37,6 +37,7 @@ def test_zeros_grow_to_the_wanted_share_and_stay() -> None:
     assert rows[-1]["validation"][1] < rows[-1]["validation"][0]
 
 
+@pytest.mark.slow
 def test_channels_go_round_by_round_and_the_result_runs() -> None:
     model = graphs.cnn()
     how = PruneGradually(macs=0.6, rounds=2, finetune=SHORT, prune={"block": 2, "samples": 32})

@@ -277,6 +277,7 @@ def test_says_so_where_dense_is_smaller():
     assert declined(after) == {"store": "dense is smaller below 67% zeros"}
 
 
+@pytest.mark.slow
 def test_resnet20_with_90_percent_zeros_is_a_third_of_its_size(tmp_path):
     model = Model.load(shared("data/resnet20.onnx"))
     after = PruneMagnitude(sparsity=0.9, store="sparse")(model)

@@ -64,6 +64,7 @@ def test_a_layer_with_few_values_stays_as_it_is() -> None:
         np.testing.assert_array_equal(graphs.weights_of(once)[name], graphs.weights_of(twice)[name])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=60),
@@ -96,6 +97,7 @@ def test_recovery_keeps_the_values_few() -> None:
         assert not np.array_equal(new, old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["zeros", "values", "zeros and values"])
 def test_quantization_aware_training_keeps_what_was_bought(kept: str) -> None:
     """Sparsity-, cluster-, and sparsity- and cluster-preserving, seen on the integers of a file."""

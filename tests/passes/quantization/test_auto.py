@@ -50,6 +50,7 @@ def depthwise() -> Model:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [residual, depthwise])
 def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fast(make):
     model = make()
@@ -84,6 +85,7 @@ def test_a_transformer_becomes_dynamic_where_that_stays_close():
     assert auto.lineage[-1].notes["int8_ops"] == 3
 
 
+@pytest.mark.slow
 def test_a_transformer_that_dynamic_int8_distorts_gets_the_least_error(monkeypatch):
     monkeypatch.setattr("trimtab.passes.quantization.auto.CLOSE", 0.0)
     model = transformer_block()
@@ -148,6 +150,7 @@ def test_max_drop_leaves_layers_float():
     assert "mixed precision" in [s["step"] for s in steps(auto)]
 
 
+@pytest.mark.slow
 def test_layers_stay_float_until_the_promise_is_kept():
     model, data = spoiled()
     auto, forced = (
@@ -163,6 +166,7 @@ def test_layers_stay_float_until_the_promise_is_kept():
     assert Judge(model, fresh, VNNI.target).of(auto).kept >= 0.93
 
 
+@pytest.mark.slow
 def test_what_loses_too_much_is_trained_before_layers_stay_float():
     model = chain()
     auto = QuantizeAuto(data=normal(model, rows=96), samples=48, fidelity=1.0, train="1s")(
@@ -174,6 +178,7 @@ def test_what_loses_too_much_is_trained_before_layers_stay_float():
     assert tried.index("train through int8, 1s") < tried.index("mixed precision")
 
 
+@pytest.mark.slow
 def test_what_keeps_enough_is_not_trained():
     model = residual()
     auto = QuantizeAuto(data=normal(model, rows=64), fidelity=0.5, train="60s")(model, VNNI)
@@ -188,6 +193,7 @@ def test_what_is_not_faster_is_not_trained_and_says_so():
     assert "not clearly faster" in step["why"]
 
 
+@pytest.mark.slow
 def test_training_is_not_left_out_silently():
     model = chain()
     data = normal(model, rows=96)
@@ -199,6 +205,7 @@ def test_training_is_not_left_out_silently():
         QuantizeAuto(train="1s")(model, VNNI)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint(tmp_path):
     model, heard = chain(), Heard()
     step = QuantizeAuto(data=normal(model, rows=96), samples=48, fidelity=1.0, all_int8=True)
@@ -218,6 +225,7 @@ def test_a_time_that_cannot_be_read_is_refused():
         QuantizeAuto(train="soon")
 
 
+@pytest.mark.slow
 def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
     model = detector()
     rng = np.random.default_rng(2)
@@ -301,6 +309,7 @@ def test_a_recurrent_network_becomes_dynamic_and_its_states_stay_float():
     assert not any(node.op_type == "QuantizeLinear" for node in auto.nodes())
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_stays_static_though_its_head_could_be_dynamic():
     model = depthwise()
     tried = {s["step"]: s for s in steps(QuantizeAuto(data=normal(model, rows=96))(model, VNNI))}
@@ -377,6 +386,7 @@ def files(tmp_path):
     return str(model.save(tmp_path / "float.onnx")), str(tmp_path / "data.npz"), tmp_path
 
 
+@pytest.mark.slow
 def test_the_first_line_tells_what_is_kept_and_strict_exits_with_1(files, capsys):
     model, data, folder = files
     command = ["quantize", model, "-o", str(folder / "o.onnx"), "--data", data, "--fidelity", "1"]
@@ -392,6 +402,7 @@ def last_pass(path) -> str:
     return Model.load(path).lineage[-1].pass_name
 
 
+@pytest.mark.slow
 def test_the_command_with_data_alone_takes_auto_and_reports_the_steps(files, capsys):
     model, data, folder = files
     command = ["quantize", model, "-o", str(folder / "o.onnx"), "--data", data]

@@ -195,6 +195,7 @@ def test_errors_of_dependent_inputs_make_up_for_each_other(store, part):
     assert judge.of(better).loss < part * judge.of(plain).loss
 
 
+@pytest.mark.slow
 def test_weights_take_more_bits_only_until_the_promise_is_kept():
     rng = np.random.default_rng(3)
     model = graph(

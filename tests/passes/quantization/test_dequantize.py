@@ -102,6 +102,7 @@ def test_half_of_a_pair_is_refused():
         Dequantize()(model, VNNI)
 
 
+@pytest.mark.slow
 def test_the_command_quantizes_anew_on_request(tmp_path):
     model = PATTERNS["residual"]()
     data = normal(model, rows=32)

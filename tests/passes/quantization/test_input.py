@@ -126,6 +126,7 @@ def test_products_inside_subgraphs_stay_float_and_are_listed():
     assert declined["yes"] == declined["no"] == "is inside a subgraph"
 
 
+@pytest.mark.slow
 def test_one_enormous_value_does_not_take_the_levels_of_all_others():
     model, data = outlier()
     usual = normal(model, rows=32, seed=3)

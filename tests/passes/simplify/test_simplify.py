@@ -243,6 +243,7 @@ def test_an_input_that_nothing_reads_stays():
     assert Simplify()(model).inputs == model.inputs
 
 
+@pytest.mark.slow
 def test_large_constants_that_are_cheap_to_make_stay_nodes():
     model = model_of("""(float[1000,1000] x) => (float[1000,1000] y) <int64[2] size = {1000,1000}> {
             w = ConstantOfShape <value = float[1] {2.0}> (size)
@@ -335,6 +336,7 @@ def test_refuses_fields_without_meaning(fields):
 # Real networks --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [*SMALL_LIGHT, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE_LIGHT)],
@@ -348,6 +350,7 @@ def test_old_zoo_models_become_ones_that_can_be_quantized(name):
     assert [v.name for v in after.graph.inputs] == [spec.name for spec in model.inputs]
 
 
+@pytest.mark.slow
 def test_report_lists_operators_and_bytes():
     model = Model.load(shared("data/mobilenet_v2.onnx"))
     notes = Simplify()(model).lineage[-1].notes
@@ -355,6 +358,7 @@ def test_report_lists_operators_and_bytes():
     assert notes["bytes"][1] < notes["bytes"][0] + 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])
 def test_a_trained_network_keeps_its_outputs(name):
     model = Model.load(shared(f"data/{name}.onnx"))
@@ -364,6 +368,7 @@ def test_a_trained_network_keeps_its_outputs(name):
     assert_same_numbers(model, after, batch=4)
 
 
+@pytest.mark.slow
 def test_onnxsim_is_imported_without_torch_which_can_still_be_imported(tmp_path):
     file = graphs.cnn().save(tmp_path / "cnn.onnx")
     code = (

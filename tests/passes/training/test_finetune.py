@@ -71,6 +71,7 @@ def coarse() -> Model:
     return model
 
 
+@pytest.mark.slow
 def test_a_quantized_graph_trains_through_its_rounding() -> None:
     rough = coarse()
     after = Finetune(teacher=graphs.cnn(), **SHORT)(rough, context())
@@ -84,6 +85,7 @@ def test_a_quantized_graph_trains_through_its_rounding() -> None:
             assert -8 <= new[name].min() <= new[name].max() <= 7
 
 
+@pytest.mark.slow
 def test_onnxruntime_agrees_with_the_trained_module() -> None:
     after = Finetune(teacher=graphs.cnn(), **SHORT)(coarse(), context())
     feeds = random_feeds(after, batch=8)
@@ -94,6 +96,7 @@ def test_onnxruntime_agrees_with_the_trained_module() -> None:
     assert relative_error(expected, got.numpy()) < 0.03
 
 
+@pytest.mark.slow
 def test_steps_of_biases_follow_from_the_learned_ones() -> None:
     after = Finetune(teacher=graphs.cnn(), **SHORT)(quantized(), context())
     values = weights(after)
@@ -108,6 +111,7 @@ def test_steps_of_biases_follow_from_the_learned_ones() -> None:
     assert checked >= 2
 
 
+@pytest.mark.slow
 def test_steps_stay_where_they_are_not_learned() -> None:
     rough = quantized()
     after = Finetune(teacher=graphs.cnn(), learn_steps=False, **SHORT)(rough, context())
@@ -275,6 +279,7 @@ def test_patience_ends_it() -> None:
     assert notes(after)["steps"] < 50
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_returns_its_best_and_resumes_from_there(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())

@@ -57,6 +57,7 @@ def verdicts(options: Options) -> dict[str, str]:
     return {t.setting: t.verdict for t in options.tried}
 
 
+@pytest.mark.slow
 def test_what_is_faster_is_kept_and_built_upon() -> None:
     clock = ConfigCost({'"spinning": true': 1.2, "dynamic_block_base": 1.1})
     found = tuned(clock)

@@ -163,6 +163,7 @@ def test_a_single_choice_needs_no_second_comparison_with_the_original() -> None:
     assert len(clock.asked) == 1
 
 
+@pytest.mark.slow
 def test_it_stops_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 

@@ -130,6 +130,7 @@ def test_bad_input_is_reported_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_bench_compares_two_configurations_of_one_model() -> None:
     model = graphs.mlp()
     one, other = SessionConfig(threads=1), SessionConfig(threads=2, spinning=True)
@@ -138,6 +139,7 @@ def test_the_bench_compares_two_configurations_of_one_model() -> None:
     assert ratio.low <= ratio.value <= ratio.high
 
 
+@pytest.mark.slow
 def test_the_bench_compares_two_models_until_it_is_decided() -> None:
     model = graphs.mlp()
     ratio = DecidingClock().compare(model, model, random_feeds(model), SessionConfig(), 1.5)

@@ -49,6 +49,7 @@ def test_one_model_is_measured_alone(relu, tmp_path, capsys) -> None:
     assert "verdict" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_each_combination(dynamic, tmp_path, capsys) -> None:
     sweep = ["--batch", "1,4", "--threads", "1,2", "--json", str(tmp_path / "b.json")]
     assert main(["bench", dynamic, *QUICK, *sweep]) == 0

@@ -112,6 +112,7 @@ def test_adb_measures_alternating_runs(adb: str) -> None:
             bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_fleet_serves_a_phone(
     adb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_worker_of_a_fleet_serves_a_phone(
     assert "load time and memory need trimtab" in refused["what"]
 
 
+@pytest.mark.slow
 def test_ssh_drives_a_program_that_the_user_names(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -95,6 +95,7 @@ def test_optimize_takes_target_and_times_from_the_device(
     assert "--on sets the target itself" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_doctor_diagnoses_there(
     server: Server, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_lost_connection_is_one_message(
             )
 
 
+@pytest.mark.slow
 def test_a_model_is_sent_once(server: Server, files: tuple[Path, Path]) -> None:
     with AgentBench(Ssh.parse(server.address)) as bench:
         digest = bench._put([("model.onnx", files[0])])
@@ -185,6 +187,7 @@ def test_each_fault_of_a_device_is_one_message(
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_python_without_trimtab_says_what_to_install(server: Server, tmp_path: Path) -> None:
     bare = tmp_path / "python3"
     bare.write_text(f'#!/bin/sh\nPYTHONPATH= exec {sys._base_executable} -S "$@"\n')  # type: ignore[attr-defined]
@@ -291,6 +294,7 @@ def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_pat
     assert not any("sending" in line for line in again.said)
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_wheel_of_trimtab_is_refused(server: Server, tmp_path: Path) -> None:
     from trimtab.runtime_bench.devices.install import install
 
@@ -301,6 +305,7 @@ def test_a_folder_without_a_wheel_of_trimtab_is_refused(server: Server, tmp_path
         install(Ssh.parse(server.address), Silent(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_python_without_pip_says_what_to_do(server: Server, tmp_path: Path) -> None:
     from trimtab.runtime_bench.devices.install import install
 

@@ -187,6 +187,7 @@ def test_quality_is_judged_by_the_browser_s_own_outputs(tmp_path: Path) -> None:
         assert difference(here, there) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX's")
 @pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
 def test_programs_of_a_group_end_with_the_process_that_started_them(killed: bool) -> None:

@@ -364,6 +364,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
+@pytest.mark.slow
 def test_an_unknown_device_is_reported_with_the_known_ones(
     running: LocalFleet, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -373,6 +374,7 @@ def test_an_unknown_device_is_reported_with_the_known_ones(
     assert "board, orin, pi5" in message
 
 
+@pytest.mark.slow
 def test_a_missing_scheduler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "CONNECT_SECONDS", 1.0)
     with pytest.raises(RunError, match="no scheduler answers"):
@@ -420,6 +422,7 @@ def test_commas_name_several_devices() -> None:
         device_names("a,,b")
 
 
+@pytest.mark.slow
 def test_fleet_up_refuses_what_it_cannot_do(
     running: LocalFleet, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_programs_run_in_the_folder_of_the_file_and_are_reported_as_models_are(folder, capsys):
     (folder / "ci" / "budgets.yaml").write_text(
         "gates:\n"
@@ -77,6 +78,7 @@ def test_a_program_that_cannot_be_started_is_refused_before_anything_runs(tmp_pa
         load_gates(file)
 
 
+@pytest.mark.slow
 def test_bench_compares_programs(folder, capsys):
     programs = ["--callable", "pipe_of_ci:run", "--command", "sleep 0.02"]
     (folder / "pipe_of_ci.py").write_text(PIPELINE)

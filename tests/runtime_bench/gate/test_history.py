@@ -45,6 +45,7 @@ def test_runs_come_back_in_order_and_unmeasured_budgets_do_not(tmp_path):
     assert (one.budget, [p.value for p in one.points]) == ("p50", [1e6, 2e6])
 
 
+@pytest.mark.slow
 def test_machine_classes_are_reported_apart(tmp_path):
     fill(tmp_path / "h.db", [1e6] * 8)
     fill(tmp_path / "h.db", [2e6] * 8, cpu="Another CPU")
@@ -83,6 +84,7 @@ def test_a_folder_is_refused(tmp_path):
         History(tmp_path)
 
 
+@pytest.mark.slow
 def test_many_may_append_at_once(tmp_path):
     path = tmp_path / "h.db"
     workers = [

@@ -89,6 +89,7 @@ def test_properties_reach_junit(pytester, verdict):
     assert found.get("value") == "1.25"
 
 
+@pytest.mark.slow
 def test_only_and_skip_select_the_marked_tests(pytester, verdict):
     verdict("pass")
     run(pytester, "--latency-only").assert_outcomes(passed=1, deselected=1)

@@ -129,6 +129,7 @@ def test_a_function_that_cannot_be_called_is_named(
         contender.warm({})
 
 
+@pytest.mark.slow
 def test_a_function_that_hangs_is_killed(folder: str) -> None:
     with (
         opened(Function("pipe:hangs", folder), 1.0) as hangs,
@@ -142,6 +143,7 @@ def test_a_file_in_place_of_a_module_is_answered_with_the_module() -> None:
         Function("sub/net.py:run")
 
 
+@pytest.mark.slow
 def test_programs_are_compared_as_models_are(folder: str) -> None:
     script = Path(folder) / "new.py"
     script.write_text("pass")

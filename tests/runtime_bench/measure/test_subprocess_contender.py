@@ -109,6 +109,7 @@ def test_an_error_in_a_worker_is_an_answer(tmp_path: Path) -> None:
     assert answer["where"] == "bad"
 
 
+@pytest.mark.slow
 def test_a_model_runs_in_a_process_of_its_own(contender: SubprocessContender) -> None:
     contender.warm(given_feeds(relu()))
     timed = contender.time(3)
@@ -169,6 +170,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_a_finding(contender: SubprocessContender) -> None:
     contender.warm(given_feeds(relu()))
     os.kill(contender.worker.process.pid, signal.SIGKILL)
@@ -178,12 +180,14 @@ def test_a_killed_worker_is_a_finding(contender: SubprocessContender) -> None:
         contender.time(1)
 
 
+@pytest.mark.slow
 def test_wrong_feeds_are_reported_and_the_worker_lives(contender: SubprocessContender) -> None:
     with pytest.raises(RunError, match="onnxruntime refuses"):
         contender.warm({"x": np.zeros((4, 4), "f")})
     contender.warm(given_feeds(relu()))
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_is_killed() -> None:
     model = model_of(ENDLESS)
     hangs = SubprocessContender(model, SessionConfig(), "endless")
@@ -197,6 +201,7 @@ def test_a_model_that_hangs_is_killed() -> None:
         hangs.close()
 
 
+@pytest.mark.slow
 def test_an_unknown_provider_is_an_option_error_from_the_worker() -> None:
     wrong = SubprocessContender(relu(), SessionConfig(provider="NoneExecutionProvider"), "tiny")
     try:

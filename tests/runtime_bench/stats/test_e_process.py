@@ -71,6 +71,7 @@ def verdicts(noise: Noise, theta: float, sequences: int, count: int, *, coin: bo
     return [decide(test, alpha=ALPHA, resolution=RESOLUTION) for test in tests]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.__name__)
 def test_equal_models_are_told_apart_no_more_often_than_alpha(noise: Noise) -> None:
     found = verdicts(noise, 0.0, sequences=300, count=80)
@@ -83,6 +84,7 @@ def test_without_the_coin_a_fixed_order_would_alarm() -> None:
     assert found.count("worse") + found.count("better") > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.__name__)
 def test_five_percent_are_found_in_both_directions(noise: Noise) -> None:
     theta = math.log(1.05)
@@ -94,6 +96,7 @@ def test_equal_models_come_out_same() -> None:
     assert verdicts(drift, 0.0, sequences=30, count=80).count("same") >= 29
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.__name__)
 def test_the_interval_at_the_stop_holds_the_truth(noise: Noise) -> None:
     rng, theta, missed = np.random.default_rng(3), 0.1, 0
@@ -177,6 +180,7 @@ def test_log_phi_is_smooth_where_its_form_changes() -> None:
     assert log_phi(-40.0) == pytest.approx(-804.608442, abs=1e-5)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=60), st.floats(-1, 1))
 def test_the_estimate_moves_with_the_values(values: list[float], shift: float) -> None:
     moved = hodges_lehmann([v + shift for v in values])
@@ -184,6 +188,7 @@ def test_the_estimate_moves_with_the_values(values: list[float], shift: float) -
     assert min(values) <= hodges_lehmann(values) <= max(values)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-2, 2), min_size=12, max_size=80))
 def test_the_interval_mirrors_when_the_models_swap(values: list[float]) -> None:
     low, high = PairedTest.of(values).interval(ALPHA)

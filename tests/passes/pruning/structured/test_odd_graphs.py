@@ -132,6 +132,7 @@ def test_channels_of_zeros_leave_without_a_trace(name: str) -> None:
         np.testing.assert_allclose(got[output], array, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_repair_runs_and_stays_close(name: str) -> None:
     model = model_with_zeros(name)

@@ -71,6 +71,7 @@ def test_groups_without_time_are_named_and_keep_their_channels(tmp_path: Path) -
     assert found.left_out[0] in lines(found)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("importance", ["least_squares", "taylor"])
 def test_one_context_ranks_by_the_data_of_each_call(importance: str) -> None:
     if importance == "taylor":
@@ -122,6 +123,7 @@ def test_a_sensitivity_of_another_model_is_refused(tmp_path: Path) -> None:
         PruneChannels(0.5, sensitivity=str(path))(chain(), context())
 
 
+@pytest.mark.slow
 def test_the_doctor_prints_a_table_and_writes_what_pruning_reads(tmp_path: Path, capsys) -> None:
     from trimtab.cli import main
 

@@ -31,6 +31,7 @@ def scores_of(model: Model, data: Dataset) -> np.ndarray:
     return taylor(work, graph, data.bind(work), Context(target=TARGET))[graph.groups[0].units]
 
 
+@pytest.mark.slow
 def test_without_labels_it_is_the_squared_change_of_the_outputs() -> None:
     model = linear()
     x = np.random.default_rng(0).standard_normal((4000, 4)).astype(np.float32)

@@ -252,6 +252,7 @@ class Int8Clock(LayerClock):
         return [100.0 + t + 500.0 * a + r for t, a, r in zip(times, adds, rest, strict=True)]
 
 
+@pytest.mark.slow
 def test_for_int8_the_int8_layers_and_sums_are_timed() -> None:
     model = residual()
     ctx = context(model, clock=Int8Clock())

@@ -73,6 +73,7 @@ def rounded(model: Model, path, steps: int = 100) -> tuple[Model, Model]:
     return quantized, made(quantized, VNNI)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [residual, two_blocks])
 def test_the_output_gets_closer_to_float_and_every_layer_is_reported(make, tmp_path):
     pytest.importorskip("torch")

@@ -455,6 +455,7 @@ def lines_run(nodes: int) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_work_is_linear_in_the_nodes():
     lines_run(20)
     assert lines_run(600) < 2.1 * lines_run(300)

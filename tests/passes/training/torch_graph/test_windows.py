@@ -43,6 +43,7 @@ def windows(draw: Any, *, ceil: bool = False, dilated: bool = True) -> dict[str,
     return {"sizes": listed(5, 9), "attributes": made}
 
 
+@pytest.mark.slow
 @few
 @given(windows(), st.sampled_from([(1, 3, 4), (2, 2, 4), (3, 1, 2)]), st.booleans())
 def test_conv(window: dict, channels: tuple[int, int, int], biased: bool) -> None:
@@ -54,6 +55,7 @@ def test_conv(window: dict, channels: tuple[int, int, int], biased: bool) -> Non
     same("Conv", {"x": x}, weights, group=group, **window["attributes"])
 
 
+@pytest.mark.slow
 @few
 @given(windows(), st.sampled_from([1, 2]), st.data())
 def test_conv_transpose(window: dict, group: int, data: st.DataObject) -> None:
