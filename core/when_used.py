@@ -23,6 +23,12 @@ _RUNNING = threading.RLock()
 class ModuleWhenUsed(ModuleType):
     """A module that has not run; the first name asked of it runs it."""
 
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return ModuleType.__getattribute__(self, name)
+        with _RUNNING:  # names appear one by one: a second thread waits for the last
+            return ModuleType.__getattribute__(self, name)
+
     def __getattr__(self, name: str) -> Any:
         state = self.__dict__
         with _RUNNING:  # a second thread waits until the whole module has run
