@@ -15,7 +15,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock, ratio_of
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.runtime_bench.measure.in_process import InProcessContender
+from trimtab.runtime_bench.measure.contenders.in_process import InProcessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 from trimtab.runtime_bench.stats.verdict import decide
 

@@ -25,9 +25,9 @@ from onnx import numpy_helper, parser
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session
-from trimtab.runtime_bench.measure.contender import Contender
-from trimtab.runtime_bench.measure.pacing import WARM_RUNS, BlockPlan, warm_up
-from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender
+from trimtab.runtime_bench.measure.contenders.contender import Contender
+from trimtab.runtime_bench.measure.contenders.pacing import WARM_RUNS, BlockPlan, warm_up
+from trimtab.runtime_bench.measure.contenders.subprocess_contender import SubprocessContender
 from trimtab.runtime_bench.measure.timing import Runs
 from trimtab.runtime_bench.stats.e_process import PairedTest
 

@@ -20,9 +20,9 @@ from ..doctor.report import document, lines
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
 from ..measure.compare import MakeContender, compare, measure
+from ..measure.contenders.subprocess_contender import SubprocessContender
 from ..measure.startup import StartupCosts, startup_costs
 from ..measure.subject import Models, Startable, Timed, in_memory
-from ..measure.subprocess_contender import SubprocessContender
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import percentile_test

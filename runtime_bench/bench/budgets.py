@@ -23,7 +23,7 @@ from ..stats.verdict import LimitVerdict
 
 #: `tail` is a percentile: histories on disk have this word.
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
-#: What a gate is about: a model, or a program of one kind of `measure.programs`.
+#: What a gate is about: a model, or a program of one kind of `contenders.programs`.
 SubjectKind = Literal["model", "command", "callable"]
 SUBJECT_KINDS: tuple[SubjectKind, ...] = get_args(SubjectKind)
 #: `p95_quiet` counts only runs that no other task interrupted: a different quantity from p95.

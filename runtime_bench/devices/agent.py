@@ -28,7 +28,7 @@ from ..bench.budgets import Budget
 from ..machine.environment import Environment
 from ..machine.system import number_after, read_text, temperature
 from ..measure.feeds import read_feeds
-from ..measure.protocol import Message, pack_error, receive, send
+from ..measure.workers.protocol import Message, pack_error, receive, send
 from .agent_store import ModelStore
 from .dispatch import CALLS, dispatch
 

@@ -17,8 +17,8 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
 from ..measure.feeds import write_feeds
-from ..measure.protocol import Inbox, Message, send, unpack_error
 from ..measure.subject import Subject
+from ..measure.workers.protocol import Inbox, Message, send, unpack_error
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
 from .base import RemoteBench, RemoteCall

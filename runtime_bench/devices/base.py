@@ -16,10 +16,10 @@ from trimtab.core.target import Target
 from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
 from ..measure.subject import Models, Startable, Subject, Timed
 from ..measure.values import Comparison, Measurement
+from ..measure.workers.protocol import Message
 from .bundles import with_identity
 
 

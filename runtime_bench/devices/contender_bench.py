@@ -15,7 +15,7 @@ from ..bench.bench import TextAndJson, Timing, compare_by, measure_by
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..measure.compare import MakeContender
-from ..measure.contender import Contender
+from ..measure.contenders.contender import Contender
 from ..measure.startup import StartupCosts
 from ..measure.subject import Models, Startable, Timed
 from ..measure.values import Comparison, Measurement

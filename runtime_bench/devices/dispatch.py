@@ -10,8 +10,8 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 
 from ..bench.bench import Bench, Timing
-from ..measure.protocol import Message
 from ..measure.subject import Models, OnEngine, Startable, in_memory
+from ..measure.workers.protocol import Message
 
 #: Calls of a bench by their names in messages; a card is start-up costs.
 CALLS = frozenset({"compare", "measure", "card", "diagnosis"})

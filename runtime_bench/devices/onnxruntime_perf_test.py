@@ -23,8 +23,8 @@ from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 
 from ..bench.bench import Timing
 from ..machine.environment import Environment
-from ..measure.protocol import Message
 from ..measure.subject import Subject
+from ..measure.workers.protocol import Message
 from .contender_bench import ContenderBench
 from .perf_test_contender import PerfTestContender, check_on_device
 from .shells import BareDevice

@@ -19,9 +19,9 @@ from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
-from ..measure.protocol import last_line
 from ..measure.subject import Subject
 from ..measure.timing import Runs
+from ..measure.workers.protocol import last_line
 from .agent_store import MODEL, digest_of
 from .bundles import model_files
 from .shells import BareDevice

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from trimtab.core.errors import OptionError, RunError
 
-from ..measure.protocol import last_line
+from ..measure.workers.protocol import last_line
 from .addresses import options, split
 from .ssh import Ssh
 

@@ -17,7 +17,7 @@ from typing import IO
 
 from trimtab.core.errors import OptionError, RunError
 
-from ..measure.protocol import last_line, logged, start_process
+from ..measure.workers.protocol import last_line, logged, start_process
 from .addresses import options, split
 
 #: Seconds to connect.

@@ -10,7 +10,7 @@ from typing import IO, Protocol
 
 from trimtab.core.errors import RunError
 
-from ..measure.protocol import last_line, logged, start_process
+from ..measure.workers.protocol import last_line, logged, start_process
 
 
 class Device(Protocol):

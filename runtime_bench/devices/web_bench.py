@@ -20,7 +20,7 @@ from trimtab.core.target import Target, usable_cpus
 from ..bench.bench import Timing
 from ..machine.environment import Environment
 from ..machine.placement import Placement
-from ..measure.subprocess_contender import PATIENCE, hang_limit
+from ..measure.contenders.subprocess_contender import PATIENCE, hang_limit
 from ..measure.timing import Runs
 from .contender_bench import ContenderBench
 from .web_browser import NODE, BrowserPage, WebDevice

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trimtab.core.errors import OptionError, RunError
 
-from ..measure.protocol import Message
+from ..measure.workers.protocol import Message
 from .web_server import SCRIPT, PageServer
 
 #: Address of the browser as a device, and providers that may follow it; address of Node.

@@ -16,7 +16,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.target import usable_cpus
 
-from ..measure.protocol import Message
+from ..measure.workers.protocol import Message
 from .web_browser import BrowserPage
 
 _LEVELS = {"off": "disabled"}

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..measure.protocol import Message
+from ..measure.workers.protocol import Message
 
 PAGE = Path(__file__).parent / "web_page.html"
 #: What runs models: the page's script, and the program of Node.

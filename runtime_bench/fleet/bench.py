@@ -26,7 +26,7 @@ from ..devices.base import RemoteBench, RemoteCall
 from ..devices.bundles import model_files
 from ..devices.fleet_address import FleetAddress
 from ..measure.feeds import write_feeds
-from ..measure.protocol import Message, unpack_error
+from ..measure.workers.protocol import Message, unpack_error
 from .worker import WorkerCall, run_call
 
 #: Seconds to connect, and between two polls.

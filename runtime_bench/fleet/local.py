@@ -15,7 +15,7 @@ from pathlib import Path
 from trimtab.core.errors import MissingExtraError, OptionError, RunError
 
 from ..devices.base import Closeable
-from ..measure.protocol import last_line
+from ..measure.workers.protocol import last_line
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0

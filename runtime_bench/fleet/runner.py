@@ -27,7 +27,7 @@ from trimtab.core.runner import run_here
 
 from ..devices.base import Closeable
 from ..devices.fleet_address import FleetAddress
-from ..measure.protocol import pack_error, unpack_error
+from ..measure.workers.protocol import pack_error, unpack_error
 from .bench import AbsenceTimer, connect, count_workers, dask_error, require_workers
 
 #: Most bytes of feeds in one task, unless a single batch has more.

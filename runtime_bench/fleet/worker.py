@@ -29,8 +29,8 @@ from ..devices.registry import FLEET, load, parse
 from ..devices.shells import BareDevice
 from ..devices.transport import Device, LocalProcess
 from ..measure.feeds import read_feeds
-from ..measure.protocol import Message, pack_error
 from ..measure.subject import Subject
+from ..measure.workers.protocol import Message, pack_error
 
 #: Files of a model as (name, bytes), the model itself first.
 Bundle = Sequence[tuple[str, bytes]]

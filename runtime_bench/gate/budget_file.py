@@ -45,7 +45,7 @@ from ..bench.budgets import (
     check,
     fraction,
 )
-from ..measure.programs import PROGRAMS
+from ..measure.contenders.programs import PROGRAMS
 from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", *PROGRAMS, "baseline", "data", "metric")

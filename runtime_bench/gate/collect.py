@@ -29,8 +29,8 @@ from trimtab.core.runner import OnEngineBeside, Remembering, Runner
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget, Gate
 from ..machine.providers import nodes_by_provider
-from ..measure.program import Program
-from ..measure.programs import PROGRAMS
+from ..measure.contenders.program import Program
+from ..measure.contenders.programs import PROGRAMS
 from ..measure.subject import ModelOrPath, OnEngine, Startable, Subject, Timed, in_memory
 from ..stats.percentiles import fewest_runs
 from .verdicts import GateFacts

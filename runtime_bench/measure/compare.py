@@ -23,15 +23,15 @@ from ..machine.noise_check import Snapshot, canary
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import runs_needed
 from ..stats.verdict import is_decided
-from .contender import Contender
+from .contenders.contender import Contender
+from .contenders.in_process import InProcessContender, without_spinning
+from .contenders.pacing import BlockPlan, fits, too_little_time, warm_up
+from .contenders.program import Program
+from .contenders.subprocess_contender import SubprocessContender, hang_limit
 from .engines import spread
 from .feeds import check_same_inputs
-from .in_process import InProcessContender, without_spinning
-from .pacing import BlockPlan, fits, too_little_time, warm_up
-from .program import Program
 from .sampling import BlockPair, Sampler, SideBySide
 from .subject import ModelOrPath, Reporter, Subject, Timed, models_of, size_bytes
-from .subprocess_contender import SubprocessContender, hang_limit
 from .timing import Runs
 from .values import Comparison, Measurement
 

@@ -9,7 +9,7 @@ from trimtab.core.ort.accelerators import check_installed
 from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import available_providers
 
-from .program import Program
+from .contenders.program import Program
 from .subject import OnEngine, Timed
 
 

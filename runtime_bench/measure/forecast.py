@@ -14,7 +14,7 @@ from trimtab.core.text import duration_text
 
 from ..stats.e_process import PairedTest
 from .compare import open_contenders
-from .pacing import OVERRUN, VERDICT_BLOCKS
+from .contenders.pacing import OVERRUN, VERDICT_BLOCKS
 from .sampling import BlockPair, Sampler
 from .subject import Subject, Timed
 

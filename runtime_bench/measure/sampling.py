@@ -22,8 +22,8 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.text import duration_text
 
 from ..stats.e_process import PairedTest
-from .contender import Contender, exchange_workers
-from .pacing import (
+from .contenders.contender import Contender, exchange_workers
+from .contenders.pacing import (
     FEWEST_BLOCKS,
     OVERRUN,
     VERDICT_BLOCKS,

@@ -12,8 +12,8 @@ from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 
+from .contenders.subprocess_contender import SubprocessContender
 from .subject import Startable, Subject, in_memory
-from .subprocess_contender import SubprocessContender
 
 #: Runs before the peak is read, since the arena grows in the first ones; one of a slow model.
 RUNS = 3

@@ -16,9 +16,9 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 from ..machine.environment import Environment
 from ..machine.noise_check import Snapshot, check_noise
 from ..stats.verdict import decide, evidence, interval
-from .contender import Contender
+from .contenders.contender import Contender
+from .contenders.program import Program
 from .feeds import describe
-from .program import Program
 from .sampling import BlockPair
 from .timing import Runs, mean_cost
 from .values import Comparison, Measurement

@@ -166,7 +166,7 @@ def test_a_fresh_run_is_bounded(seconds: float | None, times: int | None) -> Non
 
 
 def test_a_time_that_was_too_short_does_not_blame_a_candidate() -> None:
-    from trimtab.runtime_bench.measure.pacing import is_too_little_time, too_little_time
+    from trimtab.runtime_bench.measure.contenders.pacing import is_too_little_time, too_little_time
 
     short = str(too_little_time(1e9, 0.0, 5.0))
     assert is_too_little_time(short)

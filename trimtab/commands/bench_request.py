@@ -23,11 +23,10 @@ from trimtab.core.progress import Progress
 from trimtab.core.target import thread_counts
 from trimtab.core.units import duration, shape
 from trimtab.runtime_bench.bench.bench import Bench, Timing
+from trimtab.runtime_bench.measure.contenders.program import Program
+from trimtab.runtime_bench.measure.contenders.programs import PROGRAMS
 from trimtab.runtime_bench.measure.engines import spread
 from trimtab.runtime_bench.measure.forecast import forecast, forecast_lines
-from trimtab.runtime_bench.measure.io_binding import with_cuda_graph
-from trimtab.runtime_bench.measure.program import Program
-from trimtab.runtime_bench.measure.programs import PROGRAMS
 from trimtab.runtime_bench.measure.startup import StartupCosts
 from trimtab.runtime_bench.measure.subject import ModelOrPath, Startable, Timed
 from trimtab.runtime_bench.measure.text import (
@@ -39,6 +38,7 @@ from trimtab.runtime_bench.measure.text import (
     sweep_lines,
 )
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
+from trimtab.runtime_bench.measure.workers.io_binding import with_cuda_graph
 
 from ..open_model import open_model
 from .data_options import say

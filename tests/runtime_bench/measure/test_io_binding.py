@@ -16,17 +16,17 @@ from trimtab.core.ort.accelerators import CPU, CUDA, TENSORRT
 from trimtab.core.ort.session import SessionConfig, available_providers, build_session, run
 from trimtab.runtime_bench.machine.placement import Placement
 from trimtab.runtime_bench.machine.providers import RECORD
-from trimtab.runtime_bench.measure import caller
-from trimtab.runtime_bench.measure import io_binding as device
-from trimtab.runtime_bench.measure.in_process import InProcessContender
-from trimtab.runtime_bench.measure.io_binding import (
+from trimtab.runtime_bench.measure.contenders.in_process import InProcessContender
+from trimtab.runtime_bench.measure.workers import caller
+from trimtab.runtime_bench.measure.workers import io_binding as device
+from trimtab.runtime_bench.measure.workers.io_binding import (
     BoundCaller,
     captures_cuda_graph,
     device_config,
     open_session,
     with_cuda_graph,
 )
-from trimtab.runtime_bench.measure.worker import Worker
+from trimtab.runtime_bench.measure.workers.worker import Worker
 
 ON_CUDA = SessionConfig(provider=CUDA, provider_options={"device_id": "1"})
 FEEDS = {"x": np.zeros((2, 3), "f")}

@@ -14,12 +14,12 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import LocalBench, Timing
 from trimtab.runtime_bench.devices.bundles import model_files
-from trimtab.runtime_bench.measure.command import Command
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.runtime_bench.measure.contender import Contender
+from trimtab.runtime_bench.measure.contenders.command import Command
+from trimtab.runtime_bench.measure.contenders.contender import Contender
+from trimtab.runtime_bench.measure.contenders.function import Function
+from trimtab.runtime_bench.measure.contenders.program import Program
 from trimtab.runtime_bench.measure.forecast import forecast
-from trimtab.runtime_bench.measure.function import Function
-from trimtab.runtime_bench.measure.program import Program
 from trimtab.runtime_bench.measure.subject import Subject
 from trimtab.runtime_bench.measure.values import Comparison
 

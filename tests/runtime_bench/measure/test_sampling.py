@@ -8,7 +8,7 @@ from bench_fakes import FakeClock, FakeContender, fails_at
 
 from trimtab.core.errors import RunError
 from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.measure.pacing import BlockPlan, stabilize, steady, warm_up
+from trimtab.runtime_bench.measure.contenders.pacing import BlockPlan, stabilize, steady, warm_up
 from trimtab.runtime_bench.measure.sampling import BlockPair, Sampler, SideBySide
 from trimtab.runtime_bench.measure.timing import Runs
 from trimtab.runtime_bench.stats.e_process import PairedTest

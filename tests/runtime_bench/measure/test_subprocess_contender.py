@@ -20,18 +20,18 @@ from trimtab.core.model import Model
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.runtime_bench.measure.protocol import (
+from trimtab.runtime_bench.measure.contenders.subprocess_contender import SubprocessContender
+from trimtab.runtime_bench.measure.startup import StartupCosts, startup_costs
+from trimtab.runtime_bench.measure.timing import Runs
+from trimtab.runtime_bench.measure.workers.protocol import (
     LARGEST_BYTES,
     pack_error,
     receive,
     send,
     unpack_error,
 )
-from trimtab.runtime_bench.measure.serving import die_with_parent
-from trimtab.runtime_bench.measure.startup import StartupCosts, startup_costs
-from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender
-from trimtab.runtime_bench.measure.timing import Runs
-from trimtab.runtime_bench.measure.worker import Worker
+from trimtab.runtime_bench.measure.workers.serving import die_with_parent
+from trimtab.runtime_bench.measure.workers.worker import Worker
 
 RELU = "(float[2,3] x) => (float[2,3] y) { y = Relu(x) }"
 #: Adds a number ten to the fifteen times.
@@ -145,8 +145,9 @@ def test_a_killed_bench_leaves_no_worker_and_no_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; import numpy as np;"
         "from trimtab.core.ort.session import SessionConfig;"
-        "from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender;"
-        "contender = SubprocessContender(Path(sys.argv[1]), SessionConfig());"
+        "from trimtab.runtime_bench.measure.contenders import subprocess_contender;"
+        "made = subprocess_contender.SubprocessContender;"
+        "contender = made(Path(sys.argv[1]), SessionConfig());"
         "contender.warm({'x': np.zeros((2, 3), 'f')});"
         "print(contender.worker.process.pid, contender._folder.name, flush=True); time.sleep(60)"
     )

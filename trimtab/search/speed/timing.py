@@ -17,7 +17,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.measure.pacing import is_too_little_time
+from trimtab.runtime_bench.measure.contenders.pacing import is_too_little_time
 from trimtab.runtime_bench.measure.pooling import pooled
 from trimtab.runtime_bench.measure.subject import OnEngine
 from trimtab.runtime_bench.measure.values import Comparison

@@ -1,6 +1,7 @@
 """A worker process that holds one session and runs it on command.
 
-Started as `python -m trimtab.runtime_bench.measure.worker`, it serves as `serving` describes.
+Started as `python -m trimtab.runtime_bench.measure.workers.worker`, it serves as `serving`
+describes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from trimtab.core.ort.refusals import runtime_errors
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session
 from trimtab.core.ort.telemetry import disable_telemetry
 
-from ..machine.system import number_after
+from ...machine.system import number_after
+from ..feeds import read_feeds
 from .caller import Caller, caller_of, placement_of
-from .feeds import read_feeds
 from .io_binding import open_session, without_capture
 from .protocol import Message
 from .serving import CommandServer, serve_stdin

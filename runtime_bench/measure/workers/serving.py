@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from trimtab.core.errors import RunError, TrimtabError
 
+from ..timing import instruction_counter
 from .protocol import Message, pack_error, receive, send
-from .timing import instruction_counter
 
 
 class CommandServer:

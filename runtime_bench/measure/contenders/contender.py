@@ -9,8 +9,8 @@ import numpy as np
 
 from trimtab.core.ort.session import Feeds
 
-from ..machine.placement import Placement
-from .timing import Runs
+from ...machine.placement import Placement
+from ..timing import Runs
 
 
 class Contender(Protocol):

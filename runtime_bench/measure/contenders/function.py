@@ -10,12 +10,12 @@ from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import OptionError
 from trimtab.core.ort.session import Feeds
 
-from ..machine.placement import Placement
+from ...machine.placement import Placement
+from ..timing import Runs
+from ..workers.protocol import Message
+from ..workers.worker_process import WorkerProcess
 from .pacing import stabilize
 from .program import Program
-from .protocol import Message
-from .timing import Runs
-from .worker_process import WorkerProcess
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
-from ..machine.placement import Placement
-from .feeds import write_feeds
-from .io_binding import device_config
+from ...machine.placement import Placement
+from ..feeds import write_feeds
+from ..timing import Runs
+from ..workers.io_binding import device_config
+from ..workers.protocol import Message
+from ..workers.worker_process import FOLDER_PREFIX, WorkerProcess
 from .pacing import stabilize
-from .protocol import Message
-from .timing import Runs
-from .worker_process import FOLDER_PREFIX, WorkerProcess
 
 #: Time limit of a command: this long, plus `PATIENCE` times what its runs took so far.
 HANG_SECONDS = 60.0

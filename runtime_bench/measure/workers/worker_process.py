@@ -26,7 +26,7 @@ class WorkerProcess:
 
     Args:
         folder: folder of the contender, "" if it has none.
-        module: module of `measure/` that the process runs.
+        module: module of this folder that the process runs.
         crash_hint: what to do if the process dies by itself.
     """
 
@@ -41,7 +41,7 @@ class WorkerProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         # The worker gets this process's import path, and does not receive the terminal's Ctrl-C.
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)
-        program = [sys.executable, "-P", "-m", f"trimtab.runtime_bench.measure.{module}"]
+        program = [sys.executable, "-P", "-m", f"{__package__}.{module}"]
         command = [*program, folder] if folder else program
         self.process = start_process(command, self._log, os.environ | {"PYTHONPATH": paths})
         self._answers = Inbox(cast("BinaryIO", self.process.stdout))

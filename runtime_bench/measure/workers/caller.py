@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
-from ..machine.placement import Placement
+from ...machine.placement import Placement
+from ..timing import Runs, time_calls
 from .io_binding import BoundCaller
-from .timing import Runs, time_calls
 
 #: Timed copies in each direction.
 COPIES = 20

@@ -10,11 +10,11 @@ from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.refusals import runtime_errors
 from trimtab.core.ort.session import Feeds, SessionConfig
 
-from ..machine.placement import Placement
-from .caller import Caller, caller_of, placement_of
-from .io_binding import device_config, open_session
+from ...machine.placement import Placement
+from ..timing import Runs
+from ..workers.caller import Caller, caller_of, placement_of
+from ..workers.io_binding import device_config, open_session
 from .pacing import stabilize
-from .timing import Runs
 
 
 def without_spinning(config: SessionConfig) -> SessionConfig:

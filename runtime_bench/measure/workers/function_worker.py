@@ -1,7 +1,7 @@
 """A worker process that calls one function of the user's on command.
 
-Started as `python -m trimtab.runtime_bench.measure.function_worker` for each block, it imports
-nothing heavy by itself.
+Started as `python -m trimtab.runtime_bench.measure.workers.function_worker` for each block, it
+imports nothing heavy by itself.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from trimtab.core.callables import import_callable
 from trimtab.core.errors import InputError, RunError, TrimtabError
 
+from ..timing import time_calls
 from .protocol import Message
 from .serving import CommandServer, serve_stdin
-from .timing import time_calls
 
 
 class FunctionWorker(CommandServer):

@@ -17,10 +17,10 @@ from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.text import duration_text
 
-from ..machine.placement import Placement
+from ...machine.placement import Placement
+from ..timing import Runs, time_calls
+from ..workers.protocol import last_line
 from .program import Program
-from .protocol import last_line
-from .timing import Runs, time_calls
 
 #: Words that only a shell understands.
 _SHELL = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1"})

@@ -20,10 +20,10 @@ from trimtab.core.ort.accelerators import CUDA, TENSORRT, memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session
 from trimtab.core.runtime import runtime
 
-from ..machine.engine_cache import cache_options
-from ..machine.placement import Placement
-from ..machine.providers import RECORD, nodes_by_provider, nodes_of
-from .timing import Runs, time_calls
+from ...machine.engine_cache import cache_options
+from ...machine.placement import Placement
+from ...machine.providers import RECORD, nodes_by_provider, nodes_of
+from ..timing import Runs, time_calls
 
 #: Option of each provider that captures a CUDA graph once and replays it.
 GRAPH_OPTION: Mapping[str, str] = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from ..timing import Runs, involuntary_switches
 from .caller import Caller
-from .timing import Runs, involuntary_switches
 
 #: Calls of each caller in one burst, so that starting and joining take little of it.
 CALLS = 8

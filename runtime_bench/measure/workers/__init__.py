@@ -1,0 +1,1 @@
+"""Processes that load a model or a function and time its runs, and how they are spoken to."""
