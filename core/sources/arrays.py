@@ -84,7 +84,7 @@ class RunSource(Source):
 
     @property
     def identity(self) -> str:
-        """That of the rows."""
+        """Identity of the rows."""
         return self.rows.identity
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:  # noqa: ARG002 - a row a run
