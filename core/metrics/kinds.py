@@ -52,6 +52,8 @@ LIKELY, LIKELY_OF_MANY = 0.5, 0.1
 #: Likeliest class of a position from which numbers are logits, of how many classes they can be, and
 #: how many positions are looked at.
 CLEAR, CLASSES, POSITIONS = 0.8, 256, 100_000
+#: Positions from which four axes are a mask.
+PIXELS = 64
 #: Correlation of the logits of two classes; that of the two parts of a motion is above.
 OPPOSITE = -0.8
 #: Part of the items whose first class is the same, from which the first class says nothing, and
@@ -234,8 +236,10 @@ def _of_positions(array: Array, text: bool) -> OutputKind | None:  # noqa: FBT00
     """
     axis = 2 if text and array.ndim == 3 else None
     if array.ndim == 4:
-        axis = 1 if array.shape[1] < min(array.shape[2:]) else 3
+        axis = 1 if array.shape[1] <= array.shape[3] else 3
     if axis is None or not 2 <= array.shape[axis] <= CLASSES:
+        return None
+    if array.ndim == 4 and array[0].size < array.shape[axis] * PIXELS:
         return None
     rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
     rows = rows[:: max(1, len(rows) // POSITIONS)]

@@ -284,6 +284,8 @@ def mask_logits(classes: int, scale: float = 6) -> Array:
         (lambda: np.tanh(3 * RNG.normal(size=(4, 3, 24, 24))), "signal"),  # one from -1 to 1
         (lambda: 9 * RNG.normal(size=(4, 2, 24, 24)), "signal"),  # a field of motion
         (lambda: 0.3 * RNG.normal(size=(4, 16, 24, 24)), "signal"),  # features
+        (lambda: 9 * RNG.normal(size=(4, 1, 1, 96)), "signal"),  # features of the whole
+        (lambda: 9 * RNG.normal(size=(4, 96, 1, 1)), "signal"),
     ],
 )
 def test_logits_of_a_mask_are_decisions_and_pictures_are_none(
