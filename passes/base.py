@@ -37,9 +37,9 @@ from trimtab.core.random_operators import with_fixed_draws
 from trimtab.core.timings import stage
 
 from .check import BUG_HINT, check_result
-from .graph.compressed import compress_exactly, expand_compressed
 from .graph.declined import Declined
 from .graph.names import unique_names
+from .graph.stored.compressed import compress_exactly, expand_compressed
 
 _TOLD: MemoKind[str] = MemoKind("told", 64)
 

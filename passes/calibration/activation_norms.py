@@ -18,7 +18,7 @@ from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 
 from ..graph.partial_run import channel_rows
-from ..graph.weights import Weight
+from ..graph.stored.weights import Weight
 from .observation import observe
 
 #: An operator, and the index of the weight among its inputs.

@@ -27,7 +27,7 @@ from ..graph.patterns import match_nodes
 from ..graph.quantized import prepare_float
 from ..graph.queries import const, is_float
 from ..graph.shapes import infer_shapes
-from ..graph.weights import float_elements
+from ..graph.stored.weights import float_elements
 from .converter import (
     LARGEST_FLOAT16,
     Converter,

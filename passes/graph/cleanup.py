@@ -13,12 +13,12 @@ from trimtab.core.errors import ModelError
 from trimtab.core.graphs import share_opsets
 from trimtab.core.random_operators import RANDOM_OPS
 
-from .compressed import expand_compressed
 from .declined import Declined
 from .edit import drop_weight_inputs, lift_constants, name_nodes, remove_unused_initializers
 from .names import fresh_name, share_names
 from .queries import attr, input_at, is_onnx_op, node_label
-from .shared_constants import share_equal_constants
+from .stored.compressed import expand_compressed
+from .stored.shared_constants import share_equal_constants
 
 
 def inline_functions(model: ir.Model) -> None:

@@ -11,7 +11,7 @@ from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from .cleanup import inline_functions, normalize
 from .edit import drop_weight_inputs
-from .raise_opset import raise_opset
+from .forms.raise_opset import raise_opset
 
 #: First IR version whose initializers need not be inputs.
 _CONSTANTS_IR_VERSION = 4

@@ -22,8 +22,8 @@ from ..base import Pass, Rewrite
 from ..calibration.activation_norms import Factors, input_norms
 from ..graph.cleanup import normalize
 from ..graph.declined import Declined
-from ..graph.folding import fold_moved_weights
-from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
+from ..graph.forms.folding import fold_moved_weights
+from ..graph.stored.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
 from .file_sizes import file_sizes
 from .masks import Mask, block_scores, count_for_share, expand_blocks, n_m_mask, parse_n_m, smallest
 

@@ -21,8 +21,8 @@ from trimtab.core.model import Model
 from ..base import Pass, Rewrite
 from ..graph.cleanup import normalize
 from ..graph.declined import Declined
-from ..graph.folding import fold_moved_weights
-from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
+from ..graph.forms.folding import fold_moved_weights
+from ..graph.stored.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
 from .file_sizes import file_sizes
 
 

@@ -27,16 +27,16 @@ from trimtab.core.ort.session import (
 
 from ..base import Pass, Rewrite
 from ..graph.cleanup import normalize
-from ..graph.compressed import compressed_weights, expand_compressed, storable
 from ..graph.declined import Declined
-from ..graph.folding import fold_moved_weights
+from ..graph.forms.folding import fold_moved_weights
+from ..graph.forms.raise_opset import raise_opset
 from ..graph.names import FreeNames, shorten_names
 from ..graph.patterns import match_nodes
 from ..graph.queries import is_onnx_op
-from ..graph.raise_opset import raise_opset
 from ..graph.shapes import forget_shapes
-from ..graph.shared_constants import share_equal_constants
-from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
+from ..graph.stored.compressed import compressed_weights, expand_compressed, storable
+from ..graph.stored.shared_constants import share_equal_constants
+from ..graph.stored.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
 from .file_size import plain_bytes, size_notes

@@ -31,7 +31,7 @@ from ..calibration.tensor_methods import parse_tensor_ranges, range_methods
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes, match_tensors
 from ..graph.queries import in_subgraphs
-from ..graph.weight_scales import clip_weights
+from ..graph.stored.weight_scales import clip_weights
 from .hold_out import hold_out
 from .int8_share import float_reasons, measure_int8_share
 from .limits import check_limits

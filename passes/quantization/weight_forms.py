@@ -20,7 +20,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 
 from ..graph.edit import assign_float32
-from ..graph.stored_weights import Form
+from ..graph.stored.stored_weights import Form
 from .group_ranking import halved
 from .judge import MARGIN_OF_PROMISE, Judge, Verdict
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..graph.folding import FOLDABLE, constant_value
+from ..graph.forms.folding import FOLDABLE, constant_value
 from ..graph.queries import is_onnx_op
 from .rule import Found, rewrite_rule
 

@@ -20,11 +20,11 @@ from trimtab.core.sparse import graphs_of
 from trimtab.core.watch import foreign_call
 
 from ..base import Pass, Rewrite
-from ..graph.batch_norm_fold import fold_norms_of
 from ..graph.cleanup import merge_equal, restore_interface, tidy
 from ..graph.declined import Declined
-from ..graph.folding import fold_branches, fold_constants, unfold_shared
-from ..graph.opsets import convert_opset
+from ..graph.forms.batch_norm_fold import fold_norms_of
+from ..graph.forms.folding import fold_branches, fold_constants, unfold_shared
+from ..graph.forms.opsets import convert_opset
 from .mean_to_pool import pool_means
 from .onnxsim_import import messages_dropped, onnxsim
 

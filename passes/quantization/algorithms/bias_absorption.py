@@ -28,7 +28,7 @@ from ...graph.edit import add_initializer, assign_float32, initializer_array
 from ...graph.partial_run import channel_rows
 from ...graph.quantized import prepare_float
 from ...graph.queries import attr, input_at, is_free_to_change
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from .scalable_pairs import ScalablePair, find_pairs, group_count, out_channels, weight_array
 
 #: Standard deviations below the mean that hold nearly all values.

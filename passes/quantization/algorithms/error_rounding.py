@@ -22,7 +22,7 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 
 from ...graph.queries import is_onnx_op
-from ...graph.stored_weights import LARGEST, Gridded, fitted_scales, scale_axes
+from ...graph.stored.stored_weights import LARGEST, Gridded, fitted_scales, scale_axes
 from .gptq import compensated
 from .layer_outputs import inner_outputs
 from .layer_regression import as_columns, from_columns, input_rows

@@ -14,7 +14,7 @@ from trimtab.core.data import Floats
 
 from ...graph.edit import initializer_array
 from ...graph.queries import input_at, producer_in_any_domain
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from ..qdq.fill_channels import filled_weight
 from .layer_regression import as_columns
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats32
 
 from ...graph.queries import attr
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from .scalable_pairs import group_count
 
 #: Output positions sampled from each image of a convolution.

@@ -17,7 +17,7 @@ from trimtab.core.data import Floats
 from ...graph.declined import Declined
 from ...graph.edit import initializer_array
 from ...graph.queries import input_at, is_free_to_change, scalar
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from ..qdq.int8_operators import PRODUCTS
 
 #: Operators that a positive factor per channel passes through.

@@ -25,7 +25,7 @@ from ...calibration.observation import observe
 from ...graph.declined import Declined
 from ...graph.edit import add_initializer
 from ...graph.quantized import prepare_float
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from .scalable_pairs import weight_array
 
 #: Normalisations with a gain for each feature, and optionally a shift.

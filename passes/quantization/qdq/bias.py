@@ -11,7 +11,7 @@ from trimtab.core.data import Floats
 
 from ...graph.edit import add_initializer, replace_output
 from ...graph.queries import input_at, is_float, producer_in_any_domain
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 
 #: Suffix of the names of Add nodes that add a bias where a product had none.
 _ADDED_SUFFIX = "_added_bias"

@@ -23,7 +23,7 @@ from ...graph.edit import remove_unused_initializers, replace_output
 from ...graph.gemm import first_factor, parts_of_gemm, with_bias
 from ...graph.graph_writer import copied_attributes
 from ...graph.queries import input_at, is_onnx_op, pair
-from ...graph.shared_constants import share_equal_constants
+from ...graph.stored.shared_constants import share_equal_constants
 from .dynamic_graph import DynamicGraph, StoredWeight
 from .dynamic_recurrent import CONTRIB, write_attention, write_lstm
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
 
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from .int8_rewrites import apply_int8_rewrites
 from .prepare import prepare
 

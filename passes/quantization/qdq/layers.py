@@ -14,7 +14,7 @@ from trimtab.core.data import Floats
 from trimtab.core.ort.overflow import largest_pairs
 
 from ...graph.queries import attr, input_at
-from ...graph.weight_scales import channel_axis
+from ...graph.stored.weight_scales import channel_axis
 from .int8_operators import is_fixed
 from .integers import Grid, bias_integers, magnitudes, rounded, weight_grid
 from .roles import FLOATS, element_type

@@ -10,11 +10,11 @@ from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
 from ...graph.edit import drop_weight_inputs
-from ...graph.full_axes import spell_out_axes
+from ...graph.forms.full_axes import spell_out_axes
+from ...graph.forms.raise_opset import raise_opset
 from ...graph.quantized import prepare_float, refuse_quantized
-from ...graph.raise_opset import raise_opset
 from ...graph.shapes import infer_shapes
-from ...graph.weight_lift import lift_weights
+from ...graph.stored.weight_lift import lift_weights
 from .int8_operators import PRODUCTS
 
 #: First operator set in which DequantizeLinear has an axis.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trimtab.core.errors import DataError
 
-from ...graph.batch_norm_unfold import EPSILON, Restored
+from ...graph.forms.batch_norm_unfold import EPSILON, Restored
 from .batches import BatchSampler, to_tensors
 from .module import TorchGraph
 

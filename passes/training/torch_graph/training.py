@@ -15,8 +15,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.metrics.kinds import output_kinds
 from trimtab.core.model import Model
 
-from ...graph.batch_norm_fold import fold_norms
-from ...graph.batch_norm_unfold import Restored, restore_norms
+from ...graph.forms.batch_norm_fold import fold_norms
+from ...graph.forms.batch_norm_unfold import Restored, restore_norms
 from . import checkpoint, state
 from .augment import Augment, resolve_augmentation
 from .batches import (

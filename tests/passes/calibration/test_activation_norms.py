@@ -11,7 +11,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.passes.calibration.activation_norms import input_norms
-from trimtab.passes.graph.weights import find_weights
+from trimtab.passes.graph.stored.weights import find_weights
 from trimtab.passes.pruning.magnitude import PruneMagnitude
 
 OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

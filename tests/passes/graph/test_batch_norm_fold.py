@@ -10,7 +10,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.graph.batch_norm_fold import fold_norms
+from trimtab.passes.graph.forms.batch_norm_fold import fold_norms
 
 NORM = "<float[4] scale, float[4] shift, float[4] mean, float[4] var> {"
 END = "y = BatchNormalization <epsilon=0.01> (c, scale, shift, mean, var) }"

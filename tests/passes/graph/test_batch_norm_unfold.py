@@ -19,8 +19,8 @@ from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import build_session, run
 from trimtab.passes import ClusterWeights, Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
-from trimtab.passes.graph.batch_norm_fold import fold_norms
-from trimtab.passes.graph.batch_norm_unfold import restore_norms
+from trimtab.passes.graph.forms.batch_norm_fold import fold_norms
+from trimtab.passes.graph.forms.batch_norm_unfold import restore_norms
 from trimtab.passes.training.torch_graph import to_module
 from trimtab.passes.training.torch_graph.batches import make_batches
 from trimtab.passes.training.torch_graph.norms import initialize_norms

@@ -10,7 +10,7 @@ from graphs import model_of, ops
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
 from trimtab.passes.graph.cleanup import merge_equal, normalize
-from trimtab.passes.graph.folding import fold_branches, fold_constants, fold_moved_weights
+from trimtab.passes.graph.forms.folding import fold_branches, fold_constants, fold_moved_weights
 from trimtab.passes.graph.names import unique_names
 
 X = np.random.default_rng(3).standard_normal((3, 4)).astype(np.float32)

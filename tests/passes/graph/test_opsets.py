@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.passes.graph.raise_opset import raise_opset
+from trimtab.passes.graph.forms.raise_opset import raise_opset
 
 
 def old(

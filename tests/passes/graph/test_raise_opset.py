@@ -7,7 +7,7 @@ import pytest
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
-from trimtab.passes.graph.raise_opset import raise_opset
+from trimtab.passes.graph.forms.raise_opset import raise_opset
 
 
 def old(body: str, opset: int = 9) -> Model:

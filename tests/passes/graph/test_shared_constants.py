@@ -9,7 +9,7 @@ from graphs import model_of, weights_of
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
 from trimtab.passes.graph.edit import lift_constants
-from trimtab.passes.graph.shared_constants import share_equal_constants
+from trimtab.passes.graph.stored.shared_constants import share_equal_constants
 from trimtab.passes.simplify.simplify import Simplify
 
 VALUES = np.arange(64, dtype=np.float32)

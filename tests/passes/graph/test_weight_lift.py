@@ -6,7 +6,7 @@ from int8_graphs import graph
 
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.passes.graph.names import FreeNames
-from trimtab.passes.graph.weight_lift import lift_weights
+from trimtab.passes.graph.stored.weight_lift import lift_weights
 
 
 def ints(*values: int) -> np.ndarray:

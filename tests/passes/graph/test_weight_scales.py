@@ -7,7 +7,7 @@ from int8_graphs import concat, graph, normal
 from trimtab.core.context import Context
 from trimtab.core.target import Target
 from trimtab.passes.calibration.concat_ranges import share_ranges
-from trimtab.passes.graph.weight_scales import thresholds
+from trimtab.passes.graph.stored.weight_scales import thresholds
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))

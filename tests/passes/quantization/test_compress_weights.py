@@ -20,7 +20,7 @@ from trimtab.passes import (
     QuantizeStatic,
     Simplify,
 )
-from trimtab.passes.graph.compressed import compressed_weights
+from trimtab.passes.graph.stored.compressed import compressed_weights
 from trimtab.passes.quantization.judge import Judge
 
 

@@ -9,7 +9,7 @@ from graphs import model_of
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.passes.graph.stored_weights import rounded
+from trimtab.passes.graph.stored.stored_weights import rounded
 from trimtab.passes.quantization.judge import Verdict
 from trimtab.passes.quantization.weight_forms import choose_forms
 

@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 
-from .edit import add_initializer
-from .queries import const, input_at, users
+from ..edit import add_initializer
+from ..queries import const, input_at, users
 
 EPSILON = 1e-5
 #: Layers whose input a norm may scale freely, since they learn to undo it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from .queries import const, input_at, is_onnx_op
+from ..queries import const, input_at, is_onnx_op
 
 #: Last operator set in which Upsample and Resize map positions as Resize's `asymmetric` does.
 _LAST_ASYMMETRIC = 10

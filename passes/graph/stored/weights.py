@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from trimtab.core.errors import unknown
 
-from .declined import Declined
-from .patterns import matching
-from .queries import attr, const, input_at, is_onnx_op, node_label, users
+from ..declined import Declined
+from ..patterns import matching
+from ..queries import attr, const, input_at, is_onnx_op, node_label, users
 
 #: Operators with prunable weights, and the inputs that these may be.
 WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1, 0)}

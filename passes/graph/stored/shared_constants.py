@@ -16,7 +16,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.graphs import subgraphs_of
 
-from .names import FreeNames
+from ..names import FreeNames
 
 #: Bytes of a constant from which on a copy costs more than it is worth.
 SMALLEST_COPY = 256

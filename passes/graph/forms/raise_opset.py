@@ -10,8 +10,8 @@ import onnx_ir as ir
 from trimtab.core.errors import ModelError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
-from .cleanup import inline_functions, restore_interface
-from .edit import drop_weight_inputs
+from ..cleanup import inline_functions, restore_interface
+from ..edit import drop_weight_inputs
 from .opsets import convert_opset
 
 

@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from .edit import add_initializer, replace_by_constant
-from .evaluate_node import evaluate_node
-from .names import fresh_name, unique_names
-from .queries import const, is_onnx_op, is_unused, opset
+from ..edit import add_initializer, replace_by_constant
+from ..evaluate_node import evaluate_node
+from ..names import fresh_name, unique_names
+from ..queries import const, is_onnx_op, is_unused, opset
 
 #: Operators of masks and shapes; none of them is random or depends on the machine.
 FOLDABLE = (

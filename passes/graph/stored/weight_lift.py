@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from .constant_reader import ConstantReader
-from .names import FreeNames
-from .queries import is_onnx_op
+from ..constant_reader import ConstantReader
+from ..names import FreeNames
+from ..queries import is_onnx_op
 
 
 def lift_weights(model: ir.Model, layers: Collection[str]) -> int:

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 
-from .edit import add_initializer, replace_output
-from .queries import attr, const, input_at, is_inference_norm, is_onnx_op, is_unused
+from ..edit import add_initializer, replace_output
+from ..queries import attr, const, input_at, is_inference_norm, is_onnx_op, is_unused
 
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}

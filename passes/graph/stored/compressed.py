@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from .edit import remove_unused_initializers, replace_by_constant
-from .names import FreeNames
-from .queries import const, is_onnx_op
+from ..edit import remove_unused_initializers, replace_by_constant
+from ..names import FreeNames
+from ..queries import const, is_onnx_op
 from .stored_weights import exact, store
 
 #: Types of integers that weights are stored in, and of floats.

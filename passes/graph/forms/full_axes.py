@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .edit import replace_output
-from .names import FreeNames
-from .queries import attr, const, dims, input_at, ints, is_onnx_op, opset, rank
+from ..edit import replace_output
+from ..names import FreeNames
+from ..queries import attr, const, dims, input_at, ints, is_onnx_op, opset, rank
 
 
 def spell_out_axes(model: ir.Model) -> int:

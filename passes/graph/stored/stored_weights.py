@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Array, Floats32
 
-from .names import FreeNames
+from ..names import FreeNames
 from .weight_scales import thresholds
 
 #: Bytes that two operators and their names take in the file, and those that unpack four bits.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats32
 
-from .queries import attr
+from ..queries import attr
 
 #: Thresholds to try, as fractions of the largest magnitude, from 1 down.
 PARTS = np.linspace(1.0, 0.5, 41)
