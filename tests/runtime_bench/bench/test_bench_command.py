@@ -116,7 +116,7 @@ def test_a_free_batch_is_one_row_and_another_free_axis_asks_and_suggests(
 
 @pytest.mark.slow
 def test_workers_startup_costs_and_throughput(relu, tmp_path, capsys) -> None:
-    options = ["--threads", "1", "--max-time", "24s", "--json", str(tmp_path / "b.json")]
+    options = ["--threads", "1", "--max-time", "16s", "--json", str(tmp_path / "b.json")]
     assert main(["bench", relu, relu, *options, "--concurrency", "2"]) == 0
     out = capsys.readouterr().out
     assert "inferences/s" in out

@@ -27,7 +27,7 @@ from trimtab.runtime_bench.devices import registry as devices
 from trimtab.runtime_bench.devices.agent_bench import AgentBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 
-HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
+HOW = Timing(SessionConfig(threads=1), max_seconds=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_bench_measures_there_and_returns_every_sample(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out.json"
     command = ["bench", *map(str, files), "--on", server.address, "--batch", "1"]
-    assert main([*command, "--threads", "1", "--max-time", "10s", "--json", str(out)]) == 0
+    assert main([*command, "--threads", "1", "--max-time", "6s", "--json", str(out)]) == 0
     document = json.loads(out.read_text())
     (compared,) = document["runs"][0]["comparisons"]
     assert compared["base"]["model"] == str(files[0])

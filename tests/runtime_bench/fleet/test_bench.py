@@ -41,7 +41,7 @@ from trimtab.runtime_bench.fleet.worker import WorkerCall, device_behind, run_ca
 from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
 pytest.importorskip("distributed", reason="needs Dask: pip install trimtab[fleet]")
-HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
+HOW = Timing(SessionConfig(threads=1), max_seconds=1.5)
 
 
 def environment(patch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -80,7 +80,7 @@ def test_bench_measures_on_each_device_and_reports_the_worst(
     out = tmp_path / "out.json"
     both = f"{at(running, 'pi5')},{at(running, 'orin')}"
     command = ["bench", *map(str, files), "--on", both, "--batch", "1", "--threads", "1"]
-    assert main([*command, "--max-time", "8s", "--no-card", "--json", str(out)]) == 0
+    assert main([*command, "--max-time", "5s", "--no-card", "--json", str(out)]) == 0
     document = json.loads(out.read_text())
     assert [run["on"] for run in document["runs"]] == both.split(",")
     for run in document["runs"]:
@@ -114,7 +114,7 @@ def test_optimize_measures_on_the_fleet(running: LocalFleet, tmp_path: Path) -> 
     np.savez(tmp_path / "data.npz", x=rng.standard_normal((96, 3, 8, 8), np.float32))
     command = ["optimize", str(tmp_path / "float.onnx"), "--data", str(tmp_path / "data.npz")]
     command += ["-o", str(tmp_path / "out"), "--on", at(running, "orin"), "--threads", "1"]
-    command += ["--passes", "simplify,quantize-static", "--max-drop", "1", "--time", "8s"]
+    command += ["--passes", "simplify,quantize-static", "--max-drop", "1", "--time", "6s"]
     assert main([*command, "--no-cache"]) in {0, 1}
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert any(r["comparison"] for r in result["results"])
@@ -170,7 +170,7 @@ def test_a_worker_that_dies_is_replaced_by_another_with_such_a_device(
     ):
 
         def measure() -> None:
-            how = Timing(HOW.config, 6.0)
+            how = Timing(HOW.config, 4.0)
             found.extend(bench.measure([files[0]], random_feeds(graphs.cnn()), how, progress))
 
         thread = threading.Thread(target=measure)
@@ -187,7 +187,7 @@ def measuring(bench: FleetBench) -> str:
         info = bench._client.scheduler_info(n_workers=-1)["workers"]
         for worker, keys in bench._client.processing().items():
             if keys:
-                time.sleep(2)
+                time.sleep(1)
                 return str(info[worker]["name"])
         time.sleep(0.1)
 

@@ -198,12 +198,9 @@ def proved(model: Model, share: float) -> int:
 LIGHT = onnx.__path__[0] + "/backend/test/data/light/light_{}.onnx"
 
 
+# Those of random weights are cut there; their constants are made by the same nodes as these are.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet",
-     "squeezenet", "vgg19", "zfnet512"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["bvlc_alexnet", "inception_v2", "squeezenet", "zfnet512"])
 def test_light_networks_as_they_are(name: str) -> None:
     assert proved(Model.load(LIGHT.format(name)), 0.5) > 100
 
