@@ -38,7 +38,7 @@ from trimtab.runtime_bench.fleet.bench import FleetBench
 from trimtab.runtime_bench.fleet.local import LocalFleet
 from trimtab.runtime_bench.stats.e_process import PairedTest
 
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "helpers"))
 ALPHA = 0.01
 
 

@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from fuzz.judge import COMMANDS, judge, warm
 from fuzz.seeds import SEEDS
 

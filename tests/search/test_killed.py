@@ -33,8 +33,8 @@ def entries(cache: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_search_gives_the_same_answer_and_makes_no_step_twice(tmp_path: Path) -> None:
-    tests = Path(__file__).parent.parent
-    environment = {"PYTHONPATH": f"{tests}:{tests.parent}", "PATH": "/usr/bin:/bin"}
+    tests = Path(__file__).parents[1]
+    environment = {"PYTHONPATH": f"{tests / 'helpers'}:{tests.parent}", "PATH": "/usr/bin:/bin"}
 
     def search(cache: str, out: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", SEARCH, str(tmp_path / cache), str(tmp_path / out)]

@@ -121,9 +121,9 @@ print(store.made + store.reused)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_on_one_cache_leave_whole_entries(tmp_path: Path) -> None:
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parents[1]
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    environment = {"PYTHONPATH": f"{tests}:{tests.parent}", "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONPATH": f"{tests / 'helpers'}:{tests.parent}", "PATH": "/usr/bin:/bin"}
     both = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -14,7 +14,7 @@ def shared(relative: str) -> Path:
     The folder is the one that the variable TRIMTAB_SHARED names, else a folder `shared` beside or
     in the checkout.
     """
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
     named = os.environ.get("TRIMTAB_SHARED")
     folders = [Path(named)] if named else [checkout.parent / "shared", checkout / "shared"]
     for folder in folders:
