@@ -29,6 +29,7 @@ from trimtab.core.errors import (
 from trimtab.core.fields import Field, build, check_values, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
 from trimtab.core.memo import MemoKind
+from trimtab.core.metrics.kinds import ends_in_squashing
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
@@ -47,6 +48,8 @@ _TOLD: MemoKind[str] = MemoKind("told", 64)
 #: A pass may change as many times what onnxruntime's fusions change in the original, where that is
 #: more than the pass promises; but never more than the second.
 ROUNDINGS, NOISIEST = 4.0, 1e-3
+#: Magnitudes that errors are relative to where all numbers, or all probabilities, are smaller.
+LEAST, LEAST_PROBABILITY = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ class Pass(ABC):
         new = build_session(after, plain)
         for each, wanted in zip(fed, expected, strict=True):
             got = self._run_after(new, each, before)
-            if _largest_error(wanted, got) > tolerance:
+            if max(errors(before, wanted, got).values(), default=0.0) > tolerance:
                 allowed = max(tolerance, rounding_error(before, each.feeds, wanted))
                 self._compare(before, wanted, got, allowed)
         _tell(ctx, f"{self.name()}: compared on {fed[0]}")
@@ -265,8 +268,7 @@ class Pass(ABC):
             ) from error
 
     def _compare(self, before: Model, expected: Outputs, got: Outputs, tolerance: float) -> None:
-        for name, array in expected.items():
-            error = relative_error(array, got[name])
+        for name, error in errors(before, expected, got).items():
             if error > tolerance:
                 raise PassError(
                     f"pass {self.name()} changed output {name!r} by {error:.1e} of its size, "
@@ -276,8 +278,17 @@ class Pass(ABC):
                 )
 
 
-def _largest_error(expected: Outputs, got: Outputs) -> float:
-    return max((relative_error(array, got[name]) for name, array in expected.items()), default=0.0)
+def errors(model: Model, expected: Outputs, got: Outputs) -> dict[str, float]:
+    """Return the relative error of each output of a model.
+
+    Probabilities are compared with a thousandth where all are smaller, as a detector of nothing
+    has them: those of a sigmoid are rounded to 1e-7 of one.
+    """
+    squashed = {str(v.name) for v in model.graph.outputs if ends_in_squashing(v)}
+    return {
+        name: relative_error(array, got[name], LEAST_PROBABILITY if name in squashed else LEAST)
+        for name, array in expected.items()
+    }
 
 
 def rounding_error(model: Model, feeds: Feeds, expected: Outputs) -> float:
@@ -292,7 +303,8 @@ def rounding_error(model: Model, feeds: Feeds, expected: Outputs) -> float:
         expected: its outputs for them, without fusions.
     """
     fused = build_session(model, SessionConfig(level="all").for_one_run(model))
-    return min(NOISIEST, ROUNDINGS * _largest_error(expected, run(fused, feeds)))
+    error = max(errors(model, expected, run(fused, feeds)).values(), default=0.0)
+    return min(NOISIEST, ROUNDINGS * error)
 
 
 def _tell(ctx: Context, text: str) -> None:
@@ -320,8 +332,8 @@ def _declare_alike(before: Model, after: onnx_ir.Model) -> None:
             value.shape = onnx_ir.Shape(spec.shape)
 
 
-def relative_error(expected: Any, got: Any) -> float:
-    """Return the largest absolute difference over the largest magnitude.
+def relative_error(expected: Any, got: Any, least: float = LEAST) -> float:
+    """Return the largest absolute difference over the largest magnitude, or over `least`.
 
     It is infinite where shapes, places of NaN and infinity, or elements of integers differ.
     """
@@ -336,7 +348,7 @@ def relative_error(expected: Any, got: Any) -> float:
         return float("inf")
     if not finite.any():
         return 0.0
-    scale = max(float(np.abs(a[finite]).max()), 1e-6)
+    scale = max(float(np.abs(a[finite]).max()), least)
     return float(np.abs(a[finite] - b[finite]).max()) / scale
 
 

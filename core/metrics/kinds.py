@@ -175,7 +175,7 @@ def _are_scores(array: Array, value: ir.Value | None) -> bool:
     within = array.min() >= -1e-3 and array.max() <= 1 + 1e-3
     if not within or _is_linear(value):
         return False
-    return bool(array.max() > 0.3 or _ends_in(value))
+    return bool(array.max() > 0.3 or ends_in_squashing(value))
 
 
 def _is_linear(value: ir.Value | None) -> bool:
@@ -354,8 +354,8 @@ def _labels(numbers: Array) -> int:
     return round(float(numbers.max())) + 1 if whole else 0
 
 
-def _ends_in(value: ir.Value | None) -> bool:
-    """Return whether a sigmoid made an output."""
+def ends_in_squashing(value: ir.Value | None) -> bool:
+    """Return whether a sigmoid or a softmax made an output, near its end."""
     return any(node.op_type in _SQUASHING for node in _behind(value, 4))
 
 

@@ -285,8 +285,7 @@ class QuantizeAuto(Pass):
         static = other if search.offer("scales mse", other) else static
         if _has_grouped_conv(search.original.graph):
             own = static.with_fields(statistics="")  # other weights have other statistics
-            if not Equalize()(search.original, search.ctx).lineage[-1].notes["changed"]:
-                why = "no layers can be scaled through what is between them, as through Relu"
+            if why := _why_not_equalized(search):
                 search.steps.append({"step": "equalize", "kept": False, "why": why})
             elif search.offer("equalize", Equalize(), own):
                 static, before = own, (Equalize(),)
@@ -340,6 +339,17 @@ class QuantizeAuto(Pass):
 
 def _compress(data: Dataset, samples: int, fidelity: float) -> CompressWeights:
     return CompressWeights(data=data, samples=samples, fidelity=fidelity)
+
+
+def _why_not_equalized(search: GreedySearch) -> str:
+    """Return why the layers of a model are not scaled against each other; "" where some are."""
+    try:
+        changed = Equalize()(search.original, search.ctx).lineage[-1].notes["changed"]
+    except TrimtabError as failure:  # as of every refinement: the search goes on without it
+        return str(failure)
+    return (
+        "" if changed else "no layers can be scaled through what is between them, as through Relu"
+    )
 
 
 def _corrected(

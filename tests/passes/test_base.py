@@ -164,3 +164,39 @@ def test_models_that_draw_numbers_are_compared_on_the_same_draws(name: str) -> N
         np.testing.assert_allclose(run(build_session(after), feeds)["y"], draws[0], rtol=1e-4)
     with pytest.raises(PassError, match="changed output"):
         Negated()(model)
+
+
+@dataclass(frozen=True)
+class Shifted(Pass):
+    """Shift the input of the last node."""
+
+    tolerance: ClassVar[float | None] = 1e-3
+    by: float = 0.2
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        last = next(node for node in model.graph if node.outputs[0].is_graph_output())
+        before = last.inputs[0]
+        assert before is not None
+        shift = ir.val("shift", const_value=ir.tensor(np.float32(self.by), name="shift"))
+        model.graph.initializers["shift"] = shift
+        node = ir.node("Add", [before, shift])
+        model.graph.insert_before(last, node)
+        last.replace_input_with(0, node.outputs[0])
+        return Rewrite(model.ir)
+
+
+@pytest.mark.parametrize(("least", "passes"), [(-16.0, True), (-3.0, False)])
+def test_probabilities_of_nothing_are_compared_with_a_thousandth(
+    least: float, passes: bool
+) -> None:
+    """A fifth of 1e-7 is rounding of a sigmoid, a fifth of 0.05 is not."""
+    model = model_of(
+        f"""(float[batch,8] x) => (float[batch,8] y)
+        <float offset = {{{least}}}>
+        {{ s = Tanh (x)  a = Add (s, offset)  y = Sigmoid (a) }}"""
+    )
+    if passes:
+        Shifted()(model, Context())
+    else:
+        with pytest.raises(PassError, match="changed output 'y'"):
+            Shifted()(model, Context())
