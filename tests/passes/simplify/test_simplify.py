@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import graphs
 import numpy as np
@@ -20,10 +19,6 @@ from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import build_session, optimized_graph, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.simplify.simplify import Simplify
-
-LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-SMALL_LIGHT = ["squeezenet", "shufflenet", "inception_v1"]
-LARGE_LIGHT = ["resnet50", "inception_v2", "bvlc_alexnet", "densenet121", "vgg19", "zfnet512"]
 
 
 def declined(model: Model) -> dict[str, str]:
@@ -334,20 +329,6 @@ def test_refuses_fields_without_meaning(fields):
 
 
 # Real networks --------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [*SMALL_LIGHT, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE_LIGHT)],
-)
-def test_old_zoo_models_become_ones_that_can_be_quantized(name):
-    model = Model.load(LIGHT / f"light_{name}.onnx")
-    after = Simplify()(model)
-    assert after.opset == 13
-    assert after.size_bytes < model.size_bytes + 1_100_000
-    assert after.graph.num_nodes() < model.graph.num_nodes()
-    assert [v.name for v in after.graph.inputs] == [spec.name for spec in model.inputs]
 
 
 @pytest.mark.slow
