@@ -13,17 +13,16 @@ from property.random_graphs import RandomGraph, graphs
 from property.trials import TRIALS, try_pass
 
 #: Graphs of each pass; a failing one is shrunk to the smallest that still fails.
-FAST, SLOW = 6, int(os.environ.get("TRIMTAB_EXAMPLES", "60"))
+COUNT = int(os.environ.get("TRIMTAB_EXAMPLES", "60"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TRIALS)
-def test_a_pass_keeps_what_random_graphs_compute(name: str, count: int) -> None:
+def test_a_pass_keeps_what_random_graphs_compute(name: str) -> None:
     trial = TRIALS[name]
 
     @settings(
-        max_examples=max(1, round(count * trial.share)),
+        max_examples=max(1, round(COUNT * trial.share)),
         derandomize=True,
         database=None,
         deadline=None,

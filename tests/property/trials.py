@@ -38,7 +38,7 @@ class Trial:
         steps: the passes.
         error: relative error of every output; or what the rounding of `all` tensors or of `weights`
             explains; None where numbers change by design, so that only validity is checked.
-        share: part of the graphs that a slow trial is made of.
+        share: part of the graphs that the trial is made of.
     """
 
     steps: Sequence[Pass]
