@@ -41,6 +41,24 @@ def test_a_whole_gate_is_read():
     assert (gate.threads, dict(gate.shapes)) == (1, {"input": (1, 3, 32, 32)})
 
 
+def test_lists_and_mappings_are_read_where_one_value_is_not_enough():
+    text = """
+model: m.onnx
+baseline: f.onnx
+data: pictures
+preprocess: {resize: crop:224, mean: [0.4, 0.5, 0.6]}
+on: [pi5, orin, pi5]
+shape: {x: [1, 3, 224, 224]}
+budgets:
+  drop: {top1: 1%, top5: 0.02}
+"""
+    (gate,) = parse_gates(text)
+    assert gate.data == "pictures?resize=crop:224&mean=0.4,0.5,0.6"
+    assert gate.on == ("pi5", "orin")
+    assert dict(gate.shapes) == {"x": (1, 3, 224, 224)}
+    assert [(b.metric, b.limit) for b in gate.budgets] == [("top1", 0.01), ("top5", 0.02)]
+
+
 def test_several_documents_are_several_gates():
     two = "model: a.onnx\nbudgets: {size: 1MB}\n---\nmodel: b.onnx\nbudgets: {size: 2MB}\n"
     assert [g.model for g in parse_gates(two)] == ["a.onnx", "b.onnx"]
@@ -102,6 +120,10 @@ budgets: {load: 1s}
         ("model: a\nbaseline: b\nbudgets:\n  drop: 0.01\n", 4, "needs `data:`"),
         ("model: a\nbudgets:\n  size: 1MB\n  tolerance: 0.02\n", 4, "belongs to"),
         ("model: a\nthreads: 0\nbudgets: {size: 1MB}\n", 2, "not above 0"),
+        ("model: a\nresolution: 0\nbudgets: {size: 1MB}\n", 2, "not above 0"),
+        ("model: a\nprovider: 3\nbudgets: {size: 1MB}\n", 2, "is not a provider"),
+        ("model: a\non: [3]\nbudgets: {size: 1MB}\n", 2, "does not name a device"),
+        ("model: a\npreprocess: {resize: 8}\nbudgets: {size: 1MB}\n", 2, "beside `data:`"),
         ("model: a\nshape: 3\nbudgets: {size: 1MB}\n", 2, "is not a valid shape"),
         ("model: 3\nbudgets: {size: 1MB}\n", 1, "is not text"),
         ("provider: CPUExecutionProvider\nmodel: a\nbudgets: {provider: X}\n", 3, "runs on"),

@@ -144,6 +144,7 @@ def qdq(middle: str, **weights) -> Model:
             "broken-pair",
             "trimtab quantize",
         ),
+        (f"[a] t = Selu (d) [b] m = Conv {PADS} (t, w1)", {}, "broken-pair", "trimtab quantize"),
     ],
 )
 def test_each_island_has_its_cause_and_its_fix(middle, weights, cause, fix):
