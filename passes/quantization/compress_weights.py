@@ -40,7 +40,7 @@ from ..graph.stored.stored_weights import Form, Gridded, Halved, Tabled, exact, 
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
 from .file_size import plain_bytes, size_notes
-from .hold_out import hold_out, judging_batches
+from .hold_out import hold_out, judging_batches, rows_at_once
 from .judge import PROMISED, Judge
 from .weight_forms import Ladder, choose_forms
 
@@ -200,7 +200,7 @@ class CompressWeights(Pass):
         data = ctx.dataset(self.data, model, purpose="compressing weights")
         used, held_out = hold_out(data, self.samples)
         judging = judging_batches(model, used, held_out.take(JUDGING), rows=8)
-        fitted = list(fitting(model, used.take(FITTING), rows=4))
+        fitted = list(fitting(model, used.take(FITTING), rows_at_once(used, 4)))
         return _Samples(fitted, *judging)
 
     def _judged(

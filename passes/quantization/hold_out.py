@@ -11,6 +11,8 @@ from trimtab.core.model import Model
 
 #: One of this many samples is held out where calibration would take all of them.
 JUDGING_PART = 3
+#: Bytes of inputs that are run at once; what they become on the way through takes many times that.
+RUN_BYTES = 4 << 20
 #: Samples that judge, those of the calibration among them where fewer are held out.
 ENOUGH = 64
 
@@ -42,6 +44,7 @@ def judging_batches(
     samples of the calibration are known to a model by its ranges alone, so a loss shows on them
     too.
     """
+    rows = rows_at_once(held_out, rows)
     few = fitting(model, held_out, rows)
     if few.stream is not None:
         return few, []
@@ -49,3 +52,12 @@ def judging_batches(
     if missing <= 0 or used is held_out:
         return list(few), []
     return list(few), list(fitting(model, used.take(missing), rows))
+
+
+def rows_at_once(data: Dataset, most: int) -> int:
+    """Return how many rows to run at once, at most so many, fewer where rows are large."""
+    if data.stream is not None or data.source.batched or not len(data):
+        return most
+    first = next(iter(data.take(1).sized(1)))
+    nbytes = sum(array.nbytes for array in first.feeds.values())
+    return int(np.clip(RUN_BYTES // max(nbytes, 1), 1, most))

@@ -15,7 +15,10 @@ from trimtab.core.target import usable_cpus
 def inner_outputs(
     model: Model, tensors: Sequence[str], batches: Sequence[Batch]
 ) -> Iterator[Outputs]:
-    """Yield each batch's feeds together with the named tensors, inputs of the graph among them."""
+    """Yield each batch's feeds together with the named tensors, inputs of the graph among them.
+
+    They are valid until the next are asked for: a run needs their memory.
+    """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
     if not inner:
@@ -27,7 +30,9 @@ def inner_outputs(
     needed = [i.name for i in session.get_inputs()]
     for batch in batches:
         feeds = {name: batch.feeds[name] for name in needed}
-        yield {**batch.feeds, **run(session, feeds, inner)}
+        found = {**batch.feeds, **run(session, feeds, inner)}
+        yield found
+        found.clear()
 
 
 def _up_to(model: Model, tensors: Sequence[str]) -> Model:
