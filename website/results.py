@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from documents import ROOT, table
@@ -31,47 +30,53 @@ def pages() -> dict[str, str]:
     return {"results.md": _overview()}
 
 
-def real_files() -> Json:
-    """Return the figures of third-party files through every command."""
-    found: Json = json.loads((ROOT / "docs" / "real-files.json").read_text(encoding="utf-8"))
+def quantized() -> Json:
+    """Return the figures of int8 of third-party files, of every tool."""
+    found: Json = json.loads((ROOT / "docs" / "real-quantize.json").read_text(encoding="utf-8"))
     return found
 
 
 def quantize_table() -> str:
-    """Return what `quantize` makes of the third-party files, beside onnxruntime's quantizer."""
-    cells = {c["file"]: c for c in real_files()["cells"] if c["command"] == "quantize"}
-    rows = [
-        (
-            f"{file} ({task})",
-            f"{cell['kept']:.3f}",
-            _size(cell["bytes"], cell["original_bytes"]),
-            _speed(cell["message"]),
-            _peer(cell["peer"], cell["original_bytes"]),
+    """Return what `quantize` makes of the third-party files, beside the best other tool of each."""
+    cells = quantized()["cells"]
+    rows = []
+    for file, task in TASKS.items():
+        of_file = [cell for cell in cells if cell["file"] == file and cell.get("kept") is not None]
+        ours = next(cell for cell in of_file if cell["tool"] == "trimtab")
+        best = max((cell for cell in of_file if cell is not ours), key=_rank)
+        ratio, low, high = ours["speed"]
+        rows.append(
+            (
+                f"{file} ({task})",
+                f"{ours['kept']:.3f}",
+                _size(ours["bytes"], ours["original_bytes"]),
+                f"{ratio:.2f}x [{low:.2f}, {high:.2f}]",
+                _peer(best),
+            )
         )
-        for file, task in TASKS.items()
-        if (cell := cells.get(file))
-    ]
-    head = ("file", "kept", "size", "speed-up", "onnxruntime's `quantize_static`: kept, size")
+    head = ("file", "kept", "size", "speed-up", "best other tool: kept, size, speed-up")
     return table(head, rows)
+
+
+def _rank(cell: Json) -> tuple[float, float]:
+    """Return by what the best tool is found: it keeps most; of equals it is the fastest."""
+    return round(cell["kept"], 3), cell.get("speed", [0.0])[0]
 
 
 def _size(size: int, original: int) -> str:
     return f"{bytes_text(original)} → {bytes_text(size)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _speed(message: str) -> str:
-    found = re.search(r"([\d.]+x(?: \[[^\]]*\])?) as fast", message)
-    return found[1] if found else "-"
-
-
-def _peer(peer: Json, original: int) -> str:
-    if peer["kept"] is None:
-        return "fails"
-    return f"{peer['kept']:.3f}, {peer['bytes'] / original:.0%}"
+def _peer(cell: Json) -> str:
+    names = {"nncf": "NNCF", "nncf-accuracy": "NNCF accuracy-aware", "olive": "Olive"}
+    tool = names.get(cell["tool"], cell["tool"].replace("-", " ").replace("quark", "Quark"))
+    share = f"{cell['bytes'] / cell['original_bytes']:.0%}"
+    speed = f", {cell['speed'][0]:.2f}x" if "speed" in cell else ""
+    return f"{tool}: {cell['kept']:.3f}, {share}{speed}"
 
 
 def _overview() -> str:
-    found = real_files()
+    found = quantized()
     machine = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     dates = sorted({cell["date"] for cell in found["cells"]})
@@ -86,8 +91,9 @@ def _overview() -> str:
             "further option. *Kept* is the share of the float model's job on rows that nothing was "
             "chosen on: F1 of detections, lines read alike, decisions alike.",
             quantize_table(),
-            _made(made, "python benchmarks/real/files.py --table", "real-files"),
-            "All commands on these files: [third-party files](real-files.md). The judges: "
+            _made(made, "python benchmarks/real/quantize.py --table", "real-quantize"),
+            "Every tool on every file: [int8 beside other tools](real-quantize.md). All commands "
+            "on these files: [third-party files](real-files.md). The judges: "
             "[fidelity beside an independent judge](real-judging.md).",
             "## Architectures",
             _architectures(),
