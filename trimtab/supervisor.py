@@ -123,7 +123,8 @@ def _exit_code(code: int, note: Note, *, hung: bool) -> int:
         hint = (
             "The system may have ended it for its memory: give fewer samples or smaller inputs"
             if name == "SIGKILL"
-            else "onnxruntime or ONNX crashes on this model; no output was written"
+            else "onnxruntime or ONNX crashes on this model; no output was written. Try what "
+            "`trimtab simplify` makes of it, which has a newer operator set"
         )
     else:  # somebody ended it: end in the same way
         signal.signal(-code, signal.SIG_DFL)
