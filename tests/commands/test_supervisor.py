@@ -82,7 +82,15 @@ def test_a_signal_reaches_the_command_and_nothing_is_left(tmp_path: Path, name: 
     (tmp_path / "tmp").mkdir()
     env = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=tmp_path, stderr=pipe, stdout=pipe, env=env) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=pipe,
+        stdout=pipe,
+        env=env,
+        # A shell lets what runs in its background ignore SIGINT, and so would this command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as process:
         while not list((tmp_path / "tmp").iterdir()):
             time.sleep(0.05)
         time.sleep(1)  # until it imports, and so is no longer starting
