@@ -145,10 +145,14 @@ class GreedySearch:
         self.ctx.progress.say(f"trying {name}")
         try:
             candidate = build()
-            verdict = self.judge.of(candidate)
+            verdict = self.judge.of(candidate, least=1.1)
+            why = better(candidate, verdict)
+            if not why and self.judge.also:  # which may only show that it keeps less
+                verdict = self.judge.of(candidate)
+                why = better(candidate, verdict)
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
-        if why := better(candidate, verdict):
+        if why:
             return self._reject(name, verdict, why)
         self._keep(name, candidate, verdict)
         return True

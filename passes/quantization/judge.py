@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from trimtab.core.data import Array, Batch
 from trimtab.core.dataset import Dataset
+from trimtab.core.metric import Pooled
 from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.model import Model
 from trimtab.core.ort.engines import Engine
@@ -72,42 +74,62 @@ class Judge:
     ) -> None:
         self.batches, self.also, self.target = batches, also, target
         self.engine: Engine | None = None
-        self.expected = list(self._outputs(reference, None))
+        self.expected = [*self._outputs(reference, None)]
+        self.expected += self._outputs(reference, None, also=True) if also else []
         self.engine = engine  # of candidates alone
         some = any(self.expected)
         self.metric = fidelity_of(reference, self.expected) if some else None
 
-    def of(self, model: Model, batches: int | None = None) -> Verdict:
-        """Return what a model keeps, on the first batches where a number of them is given."""
+    def of(self, model: Model, batches: int | None = None, least: float = 0.0) -> Verdict:
+        """Return what a model keeps, on the first batches where a number of them is given.
+
+        Where the samples that were held out show that less than `least` is kept, that is returned.
+        """
         if self.metric is None:  # no output is a tensor
             return Verdict()
+        verdict, scores = self._verdict(model, batches)
+        if not self.also or batches is not None or verdict.kept < least:
+            return verdict
+        more, further = self._verdict(model, None, also=True)
+        if more.kept == 0:
+            return Verdict(0.0, max(verdict.loss, more.loss))
+        together = self._finish([*scores, *further])
+        return Verdict(min(verdict.kept, together.value), verdict.loss)
+
+    def _verdict(
+        self, model: Model, batches: int | None, *, also: bool = False
+    ) -> tuple[Verdict, list[Any]]:
+        """Return what is kept of the held-out samples, or of the others, and their scores."""
+        assert self.metric is not None
+        cut = len(self.expected) - len(self.also)
+        expected = self.expected[cut:] if also else self.expected[:cut]
         scores, finite = [], True
-        for got, truth in zip(self._outputs(model, batches), self.expected, strict=False):
+        for got, truth in zip(self._outputs(model, batches, also=also), expected, strict=False):
             scores.append(self.metric.score(got, truth))
             finite = finite and all(_as_finite(got[name], truth[name]) for name in truth)
         if not finite:
-            return Verdict(0.0, float("inf"))
-        assert self.metric.finish is not None
-        pooled = self.metric.finish(scores[: len(scores) - self._also(batches)])
+            return Verdict(0.0, float("inf")), scores
+        pooled = self._finish(scores)
         loss = float(np.mean([output.loss for output in pooled.outputs]))
-        kept = pooled.value
-        if self._also(batches):
-            kept = min(kept, self.metric.finish(scores).value)
-        return Verdict(kept, loss)
+        return Verdict(pooled.value, loss), scores
 
-    def _also(self, batches: int | None) -> int:
-        """Return how many of the batches judged are of `also`; none where some are asked for."""
-        return len(self.also) if batches is None else 0
+    def _finish(self, scores: Sequence[Any]) -> Pooled:
+        assert self.metric is not None
+        assert self.metric.finish is not None
+        return self.metric.finish(scores)
 
-    def _outputs(self, model: Model, count: int | None) -> Iterator[Mapping[str, Array]]:
+    def _outputs(
+        self, model: Model, count: int | None, *, also: bool = False
+    ) -> Iterator[Mapping[str, Array]]:
         """Yield the outputs of each batch that are tensors; of a stream with the model's states."""
         config = SessionConfig.for_evaluation(self.target, threads=usable_cpus())
         config = config if self.engine is None else self.engine.applied(config)
-        if isinstance(self.batches, Dataset):
+        if isinstance(self.batches, Dataset) and not also:
             found = (outputs for _, outputs in run_here(model, self.batches, config))
         else:
             session = build_session(model, config)
-            found = (run(session, batch.feeds) for batch in (*self.batches, *self.also))
+            batches = self.also if also else self.batches
+            found = (run(session, batch.feeds) for batch in batches)
         for arrays in itertools.islice(found, count):
             yield {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}
 
