@@ -22,7 +22,7 @@ from .greedy_search import GreedySearch
 from .judge import Verdict
 
 #: Seconds for which int8 is timed against float.
-TIMED_SECONDS = 4.0
+TIMED_SECONDS = 3.0
 #: Speed-up that a search for a mixture has to have a chance of.
 WORTHWHILE = 1.05
 

@@ -36,7 +36,7 @@ MODES = {
 #: Fields that the evaluation reads where the pass has no such field.
 _EVALUATION_FIELDS = frozenset({"data", "max_drop", "metric"})
 #: Seconds for which the result is timed against float.
-TIMED_SECONDS = 4.0
+TOLD_SECONDS = 2.0
 #: Words of the first line that name what the result could not do.
 COULD_NOT = "COULD NOT"
 #: Share of the arithmetic in int8 below which missing data are reported.
@@ -148,7 +148,7 @@ def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
         if len({running_structure(model, config) for model in models}) == 1:
             return promise_line(promise, Ratio(1.0, 1.0, 1.0))
         ctx.progress.say("timing the result against float")
-        speed_up = clock.compare(original, outcome.written, feeds, config, TIMED_SECONDS)
+        speed_up = clock.compare(original, outcome.written, feeds, config, TOLD_SECONDS)
     except TrimtabError as failure:
         return f"{promise_line(promise, None)}; not timed: {failure}"
     return promise_line(promise, speed_up)
