@@ -14,10 +14,11 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
-from .feeds import check_feeds, check_finite, check_rows
+from .feeds import check_feeds, check_finite, check_rows, unbatched
 from .model import Model, TensorSpec
 from .sources.arrays import LABELS, ArraySource
 from .sources.opening import StreamSource, open_source, split_states
+from .sources.runs import RunSource
 from .streams import Pair, StateLoop, StreamRow, following, state_pairs
 from .timings import staged
 
@@ -186,6 +187,7 @@ class Dataset:
         if bound.stream is None:
             bound = bound._streaming(model)  # noqa: SLF001 - of the same class
         if bound.stream is None:
+            bound = bound._in_runs(model.inputs)  # noqa: SLF001 - of the same class
             if not bound.source.batched:
                 check_rows(model.inputs, self.spec)
             for batch in bound.take(1).sized(1):
@@ -214,6 +216,16 @@ class Dataset:
             return self
         named = replace(self, rename=(self.source.anonymous, left[0]), scalars=scalars, axis=None)
         return replace(named, axis=_missing_axis(specs[left[0]], named))
+
+    def _in_runs(self, inputs: Sequence[TensorSpec]) -> Dataset:
+        """Return the rows as runs where an input without a batch has a value for each of them."""
+        fixed = unbatched(inputs)
+        if self.source.batched or not fixed:
+            return self
+        first = next(self._read(self.positions[:1], 1)).feeds
+        held = [(spec.name, len(spec.shape or ()) + 1) for spec in fixed if spec.name in first]
+        whole = [name for name, rank in held if first[name].ndim == rank]
+        return replace(self, source=RunSource(self.source, whole)) if whole else self
 
     def _streaming(self, model: Model) -> Dataset:
         """Return the dataset with the states of the model that are fed back, if there are any."""

@@ -37,17 +37,22 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: 
         )
 
 
+def unbatched(inputs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return the inputs whose first axis has a fixed size, as of a weight, beside a free one."""
+    leading = [(spec, spec.shape[0]) for spec in inputs if spec.shape]
+    free = any(not isinstance(size, int) for _, size in leading)
+    return [s for s, size in leading if free and isinstance(size, int) and size > 1]
+
+
 def check_rows(inputs: Sequence[TensorSpec], where: str) -> None:
     """Refuse rows for inputs of which some start with the batch and others with another axis.
 
     Raises:
-        DataError: beside a free first axis there is one of a fixed size, as of a weight.
+        DataError: an input has no axis for the batch.
     """
-    leading = {spec: spec.shape[0] for spec in inputs if spec.shape}
-    fixed = [s for s, size in leading.items() if isinstance(size, int) and size > 1]
-    if fixed and any(not isinstance(size, int) for size in leading.values()):
+    for spec in unbatched(inputs):
         raise DataError(
-            f"holds rows, which the model's input {fixed[0]} does not: its first axis has a fixed "
+            f"holds rows, which the model's input {spec} does not: its first axis has a fixed "
             "size, others' are free",
             where=where,
             hint="Give its array one more axis, rows first; or whole batches, from Python: "

@@ -29,7 +29,7 @@ from trimtab.core.errors import (
 from trimtab.core.fields import Field, build, check_values, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
 from trimtab.core.memo import MemoKind
-from trimtab.core.metrics.kinds import ends_in_squashing
+from trimtab.core.metrics.producers import ends_in_squashing
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
@@ -252,7 +252,7 @@ class Pass(ABC):
         new = build_session(after, plain)
         for each, wanted in zip(fed, expected, strict=True):
             got = self._run_after(new, each, before)
-            if max(errors(before, wanted, got).values(), default=0.0) > tolerance:
+            if max(output_errors(before, wanted, got).values(), default=0.0) > tolerance:
                 allowed = max(tolerance, rounding_error(before, each.feeds, wanted))
                 self._compare(before, wanted, got, allowed)
         _tell(ctx, f"{self.name()}: compared on {fed[0]}")
@@ -268,7 +268,7 @@ class Pass(ABC):
             ) from error
 
     def _compare(self, before: Model, expected: Outputs, got: Outputs, tolerance: float) -> None:
-        for name, error in errors(before, expected, got).items():
+        for name, error in output_errors(before, expected, got).items():
             if error > tolerance:
                 raise PassError(
                     f"pass {self.name()} changed output {name!r} by {error:.1e} of its size, "
@@ -278,7 +278,7 @@ class Pass(ABC):
                 )
 
 
-def errors(model: Model, expected: Outputs, got: Outputs) -> dict[str, float]:
+def output_errors(model: Model, expected: Outputs, got: Outputs) -> dict[str, float]:
     """Return the relative error of each output of a model.
 
     Probabilities are compared with a thousandth where all are smaller, as a detector of nothing
@@ -303,7 +303,7 @@ def rounding_error(model: Model, feeds: Feeds, expected: Outputs) -> float:
         expected: its outputs for them, without fusions.
     """
     fused = build_session(model, SessionConfig(level="all").for_one_run(model))
-    error = max(errors(model, expected, run(fused, feeds)).values(), default=0.0)
+    error = max(output_errors(model, expected, run(fused, feeds)).values(), default=0.0)
     return min(NOISIEST, ROUNDINGS * error)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .core.when_used import import_when_used
+from .core.light_import import import_onnx_ir_without_sympy
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
@@ -78,7 +78,7 @@ __all__ = [
     "session",
 ]
 
-import_when_used()
+import_onnx_ir_without_sympy()
 
 
 def __getattr__(name: str) -> Any:

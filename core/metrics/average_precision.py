@@ -12,8 +12,9 @@ from ..data import Array, Floats
 from ..errors import DataError, OptionError
 from ..model import Model
 from .detections import Detections, Head, detect, found_again, iou
-from .kinds import OutputKind, joined, output_kinds, score_columns
+from .kinds import OutputKind, score_columns
 from .metric import Metric, Pooled, first_output, ratio_items
+from .recognition import joined, output_kinds
 
 #: Overlaps of a match, whose average precisions are averaged.
 OVERLAPS = np.linspace(0.5, 0.95, 10)

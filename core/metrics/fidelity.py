@@ -1,6 +1,6 @@
 """Fidelity: the part of the float model's answers that a candidate keeps, without labels.
 
-Each output is judged by what it is (`kinds`), the worst one counts. Decisions are counted: a
+Each output is judged by what it is (`recognition`), the worst one counts. Decisions are counted: a
 detector whose average error is small may have lost every object. Errors of signals are pooled over
 all items, so that a silent one does not dominate. Besides, each output has a loss, a squared error
 relative to its size, that tells apart candidates whose decisions are the same.
@@ -18,15 +18,9 @@ from ..data import Array, Floats
 from ..model import Model
 from .average_precision import DetectionReader
 from .detections import found_again
-from .kinds import (
-    OutputKind,
-    decisions,
-    other_columns,
-    output_kinds,
-    score_columns,
-    standardised,
-)
+from .kinds import OutputKind, decisions, other_columns, score_columns, standardised
 from .metric import Metric, OutputQuality, Pooled, ratio_items
+from .recognition import output_kinds
 from .sequences import alphabet_of, collapsed, edits
 
 #: Thresholds of scores; what lies above counts.

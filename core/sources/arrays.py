@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from ..data import Array, Batch, Rows, Source
 from ..errors import DataError
-from ..model import TensorSpec
 
 LABELS = "labels"
 
@@ -48,50 +47,10 @@ class ArraySource(Source):
             feeds = {n: np.asarray(a[take] if a.ndim else a) for n, a in self.feeds.items()}
             yield Batch(feeds, None if self.labels is None else np.asarray(self.labels[take]))
 
-    def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:
-        """Return the rows as runs of their own where an input without a batch has a value for each.
-
-        An input (4, 1, 64) beside (N, 3, T, 160) takes rows from an array (rows, 4, 1, 64).
-        """
-        leading = {spec.name: spec.shape[0] for spec in specs if spec.shape}
-        free = any(not isinstance(size, int) for size in leading.values())
-        whole = {
-            spec.name
-            for spec in specs
-            if spec.shape and spec.name in self.feeds and isinstance(spec.shape[0], int)
-            if self.feeds[spec.name].ndim == len(spec.shape) + 1
-        }
-        return RunSource(self, frozenset(whole)) if free and whole else self
-
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of names, types, shapes and bytes; that of the rows that were read from files."""
         return self._identity or digest_of([Batch(self.feeds, self.labels)])
-
-
-class RunSource(Source):
-    """Rows of arrays, each a run of its own, of which some inputs have no axis for the batch."""
-
-    batched = True
-
-    def __init__(self, rows: ArraySource, whole: frozenset[str]) -> None:
-        self.rows, self.whole = rows, whole
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return self.rows.count
-
-    @property
-    def identity(self) -> str:
-        """Identity of the rows."""
-        return self.rows.identity
-
-    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:  # noqa: ARG002 - a row a run
-        """Yield the rows one by one."""
-        for found in self.rows.read(rows, 1):
-            feeds = {n: a[0] if n in self.whole else a for n, a in found.feeds.items()}
-            yield Batch(feeds, found.labels)
 
 
 class ShardedSource(Source):

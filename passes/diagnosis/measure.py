@@ -21,7 +21,8 @@ from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.metrics.fidelity import squared_parts
-from trimtab.core.metrics.kinds import OutputKind, kind_of
+from trimtab.core.metrics.kinds import OutputKind
+from trimtab.core.metrics.recognition import kind_of
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus

@@ -171,15 +171,19 @@ def test_a_callable_may_return_a_dataset(tmp_path: Path, monkeypatch: pytest.Mon
     assert [batch.feeds["x"].tolist() for batch in data] == [[0, 1, 2]]
 
 
-def test_an_input_without_a_batch_has_a_value_for_each_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [False, True])
+def test_an_input_without_a_batch_has_a_value_for_each_row(tmp_path: Path, shards: bool) -> None:
     """As a state (2, 1, 3) beside rows (N, 3), each row a run of its own."""
-    model = graph("g (float[N, 3] x, float[2, 1, 3] h) => (float[2, N, 3] y) { y = Add (x, h) }")
-    rows = {"x": np.arange(15.0).reshape(5, 3), "h": np.arange(30.0).reshape(5, 2, 1, 3)}
-    np.savez(tmp_path / "rows.npz", **{n: a.astype(np.float32) for n, a in rows.items()})
-    data = Dataset.open(tmp_path / "rows.npz").bind(model)
+    model = graph("g (float[2, 1, 3] h, float[N, 3] x) => (float[2, N, 3] y) { y = Add (x, h) }")
+    rows = {"h": np.arange(30.0).reshape(5, 2, 1, 3), "x": np.arange(15.0).reshape(5, 3)}
+    for name, part in {"a": slice(0, 2), "b": slice(2, 5)}.items() if shards else [("a", ...)]:
+        parts = {n: a[part].astype(np.float32) for n, a in rows.items()}
+        np.savez(tmp_path / f"{name}.npz", **parts)
+    data = Dataset.open(tmp_path if shards else tmp_path / "a.npz").bind(model)
     assert [{n: a.shape for n, a in batch.feeds.items()} for batch in data] == [
         {"x": (1, 3), "h": (2, 1, 3)}
     ] * 5
+    assert [batch.size for batch in data] == [1] * 5
     third = next(iter(data.select(np.array([2]), "third")))
     assert third.feeds["h"].ravel().tolist() == list(range(12, 18))
     assert evaluate(model, data, "fidelity", reference=model).value == 1

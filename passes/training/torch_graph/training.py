@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.metrics.kinds import output_kinds
+from trimtab.core.metrics.recognition import output_kinds
 from trimtab.core.model import Model
 
 from ...graph.forms.batch_norm_fold import fold_norms

@@ -15,8 +15,8 @@ from trimtab.core.errors import DataError
 from trimtab.core.metric import evaluate, find_metric, fitted
 from trimtab.core.metrics.detections import Detections, found_again
 from trimtab.core.metrics.fidelity import collapsed, edits, fidelity_of
-from trimtab.core.metrics.kinds import output_kinds
 from trimtab.core.metrics.metric import Pooled
+from trimtab.core.metrics.recognition import output_kinds
 from trimtab.core.model import Model
 
 RNG = np.random.default_rng(0)

@@ -23,8 +23,9 @@ from trimtab.core.metric import FITTING
 from trimtab.core.metrics.average_precision import DetectionReader
 from trimtab.core.metrics.detections import Detections
 from trimtab.core.metrics.fidelity import THRESHOLDS, fidelity_of
-from trimtab.core.metrics.kinds import OutputKind, output_kinds
+from trimtab.core.metrics.kinds import OutputKind
 from trimtab.core.metrics.metric import OutputQuality, Pooled
+from trimtab.core.metrics.recognition import output_kinds
 from trimtab.core.metrics.sequences import alphabet_of, collapsed
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
