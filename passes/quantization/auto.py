@@ -171,7 +171,8 @@ class QuantizeAuto(Pass):
         if speed is not None:
             store_weights(search, partial(_compress, data, self.samples), speed)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        promise = wanted.report(len(held_out) + sum(batch.size for batch in judging[1]))
+        judged = len(held_out) + sum(batch.size for batch in judging[1])
+        promise = wanted.report(judged, len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         chosen = search.chosen.clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from trimtab.core.context import Context
@@ -145,11 +145,9 @@ class GreedySearch:
         self.ctx.progress.say(f"trying {name}")
         try:
             candidate = build()
-            verdict = self.judge.of(candidate, least=1.1)
-            why = better(candidate, verdict)
-            if not why and self.judge.also:  # which may only show that it keeps less
-                verdict = self.judge.of(candidate)
-                why = better(candidate, verdict)
+            why_not = cache(partial(better, candidate))
+            verdict = self.judge.of(candidate, matters=lambda first: not why_not(first))
+            why = why_not(verdict)
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
         if why:

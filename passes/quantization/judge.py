@@ -8,7 +8,7 @@ loss, which is continuous. The float model runs once, its outputs stay in memory
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,21 +80,27 @@ class Judge:
         some = any(self.expected)
         self.metric = fidelity_of(reference, self.expected) if some else None
 
-    def of(self, model: Model, batches: int | None = None, least: float = 0.0) -> Verdict:
+    def of(
+        self,
+        model: Model,
+        batches: int | None = None,
+        matters: Callable[[Verdict], bool] | None = None,
+    ) -> Verdict:
         """Return what a model keeps, on the first batches where a number of them is given.
 
-        Where the samples that were held out show that less than `least` is kept, that is returned.
+        With `matters`, the samples that candidates were made from are run only where it is true of
+        what the held-out ones say: they can but lower what is kept.
         """
         if self.metric is None:  # no output is a tensor
             return Verdict()
         verdict, scores = self._verdict(model, batches)
-        if not self.also or batches is not None or verdict.kept < least:
+        alone = not self.also or batches is not None
+        if alone or (matters is not None and not matters(verdict)):
             return verdict
         more, further = self._verdict(model, None, also=True)
-        if more.kept == 0:
-            return Verdict(0.0, max(verdict.loss, more.loss))
-        together = self._finish([*scores, *further])
-        return Verdict(min(verdict.kept, together.value), verdict.loss)
+        if not np.isfinite(more.loss):
+            return more
+        return Verdict(min(verdict.kept, self._finish([*scores, *further]).value), verdict.loss)
 
     def _verdict(
         self, model: Model, batches: int | None, *, also: bool = False

@@ -81,8 +81,14 @@ class Wanted:
         else:
             self.search.offer("mixed precision", *steps, as_fast=False)
 
-    def report(self, rows: int) -> dict[str, Any]:
-        """Return what the result keeps of so many rows, beside what was wanted."""
+    def report(self, rows: int, held_out: int) -> dict[str, Any]:
+        """Return what the result keeps of so many rows, beside what was wanted.
+
+        Args:
+            rows: rows that judged.
+            held_out: those of them that no candidate was made from.
+        """
         broken = self.max_drop is None and not self.search.keeps_promise
         kept = round(self.search.verdict.kept, 4)
-        return {"fidelity": kept, "wanted": self.fidelity, "rows": rows, "broken": broken}
+        judged = {"rows": rows, "held_out": held_out}
+        return {"fidelity": kept, "wanted": self.fidelity, **judged, "broken": broken}

@@ -250,9 +250,11 @@ def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
     ],
 )
 def test_the_line_names_what_could_not_be_done(broken, speed_up, expected):
-    promise = {"fidelity": 0.9812, "wanted": 0.98, "rows": 12, "broken": broken}
+    promise = {"fidelity": 0.9812, "wanted": 0.98, "rows": 12, "held_out": 12, "broken": broken}
     line = promise_line(promise, speed_up)
     assert line.startswith("keeps 0.981 of the float model's answers on 12 rows")
+    told = promise_line(promise | {"rows": 36}, speed_up)
+    assert told == line.replace("12 rows", "36 rows (12 held out)")
     assert line.partition(". ")[2] == expected
 
 
