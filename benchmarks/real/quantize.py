@@ -218,8 +218,9 @@ not timed.
 
 - Machine: {made_on["cpu"]}, {made_on["cpus"]} CPUs, load {min(loads):.0f} to {max(loads):.0f}.
   {", ".join(f"{name} {v}" for name, v in made_on["versions"].items())}.
-- Bars: kept at least {KEPT}, at most {BYTES} of the bytes, not slower than float, at least {BESIDE}
-  times as fast as the fastest tool that keeps as much. Missed: {"; ".join(missed) or "none"}.
+- Bars: kept at least {KEPT}, at most {BYTES} of the bytes ({RECORD / 1000} kB less, for the
+  record of how a file was made), not slower than float, at least {BESIDE} times as fast as the
+  fastest tool that keeps as much. Missed: {"; ".join(missed) or "none"}.
 - The figures are in [real-quantize.json](real-quantize.json).
 
 """
