@@ -13,9 +13,6 @@ from ..splits import Splits
 from ..steps.plan import SHARES, SearchPlan
 from ..time_budget import TimeBudget, pass_seconds
 
-#: Most candidates of the pruning ladder that a search visits.
-RUNGS = 4
-
 
 @dataclass(frozen=True)
 class EstimateLine:
@@ -50,14 +47,16 @@ def estimate(
     lines += [line("int8", r) for r in (*plan.others(), *plan.own_recipes())]
     lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
     if plan.allows("prune-channels"):
-        lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
+        lines += [line("prune", plan.pruned(s), always=False) for s in SHARES]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
     if budget.train_seconds and plan.allows("finetune"):
         work = "find the strength of pruning, then train"
         lines.append(EstimateLine("train", work, budget.train_seconds))
-    graphs = sum(entry.always for entry in lines)
-    work = f"{graphs} graphs, at most this long each"
-    lines.append(EstimateLine("measure", work, SECONDS_PER_GRAPH * graphs))
+    made = [entry.always for entry in lines if entry.stage != "train"]
+    for always, more in ((True, ""), (False, " more")):
+        if graphs := made.count(always):
+            work = f"{graphs} graphs{more}, at most this long each"
+            lines.append(EstimateLine("measure", work, SECONDS_PER_GRAPH * graphs, always))
     return [*lines, EstimateLine("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
 
 
