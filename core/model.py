@@ -75,6 +75,14 @@ class Step:
         return cls(value["pass"], value["params"], value["input"], value.get("notes", {}))
 
 
+@dataclass
+class _Known:
+    """What was found out about a model that does not change; None of each at first."""
+
+    file: bytes | None = None
+    weight_bytes: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """ONNX model and its lineage. Never changed in place: a pass gets a clone.
@@ -88,8 +96,8 @@ class Model:
     ir: onnx_ir.Model
     lineage: tuple[Step, ...] = ()
     name: str = "model"
-    #: Bytes of a model that does not change, once they are made; None where it may change.
-    _fixed: dict[str, bytes] | None = field(default=None, init=False, repr=False)
+    #: What is known of a model that does not change; None where it may change.
+    _fixed: _Known | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -161,14 +169,14 @@ class Model:
 
         Only here weights become sparse, where the model asks for it: other tools lose them.
         """
-        if self._fixed:
-            return self._fixed["bytes"]
+        if self._fixed is not None and self._fixed.file is not None:
+            return self._fixed.file
         proto = self.to_proto()
         if stores_sparse(self.ir):
             sparsify(proto)
         made = bytes(proto.SerializeToString(deterministic=True))
         if self._fixed is not None and len(made) <= FIXED_BYTES:
-            self._fixed["bytes"] = made
+            self._fixed.file = made
         return made
 
     def fixed(self) -> Model:
@@ -179,7 +187,7 @@ class Model:
         if self._fixed is not None:
             return self
         made = replace(self)
-        object.__setattr__(made, "_fixed", {})
+        object.__setattr__(made, "_fixed", _Known())
         if "digest" in self.__dict__:
             made.__dict__["digest"] = self.digest
         return made
@@ -264,7 +272,10 @@ class Model:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all initializers and Constant nodes, those of subgraphs included."""
-        return sum(tensor.nbytes for tensor in self.constant_tensors())
+        known = self._fixed or _Known()
+        if known.weight_bytes is None:
+            known.weight_bytes = sum(tensor.nbytes for tensor in self.constant_tensors())
+        return known.weight_bytes
 
     def constant_tensors(self) -> Iterator[onnx_ir.TensorProtocol]:
         """Yield the tensors of all initializers and Constant nodes, subgraphs included."""

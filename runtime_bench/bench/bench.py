@@ -45,7 +45,8 @@ class Timing:
         in_process: run all sessions in this process.
         concurrency: number of concurrent callers.
         budgets: stop a measurement as soon as these are decided.
-        brief: stop a comparison as soon as it has a verdict, however wide the interval.
+        width: stop a comparison once it has a verdict and an interval no wider than this on each
+            side, infinity for a verdict alone; by default the resolution.
     """
 
     config: SessionConfig
@@ -56,7 +57,7 @@ class Timing:
     in_process: bool = False
     concurrency: int = 1
     budgets: tuple[Budget, ...] = ()
-    brief: bool = False
+    width: float | None = None
 
 
 class Bench(Protocol):
@@ -211,17 +212,21 @@ def _callers(how: Timing) -> MakeContender | None:
 def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
     """Return the rule that stops at a finite interval, when all budgets are decided.
 
-    A brief comparison stops at a verdict, even for kept sessions; any other has no such rule.
+    Where a width is given it stops at a verdict, even for kept sessions, and an interval of it; any
+    other has no such rule.
     """
-    if not how.budgets and not how.brief:
+    if not how.budgets and how.width is None:
         return None
+    widest = math.inf if how.width is None else 2 * math.log1p(how.width)
     alpha = how.alpha if how.budgets else how.alpha / candidates
 
     def decided(test: PairedTest) -> bool:
         known: list[str] = [ratio_verdict(test, b, alpha, how.resolution) for b in how.budgets]
         if not how.budgets:
             known = [decide(test, alpha=alpha, resolution=how.resolution, renewed=False)]
-        return "inconclusive" not in known and all(map(math.isfinite, test.interval(alpha)))
+        low, high = test.interval(alpha)
+        bounded = math.isfinite(low) and math.isfinite(high)
+        return "inconclusive" not in known and bounded and high - low <= widest
 
     return decided
 

@@ -70,18 +70,18 @@ def test_each_strength_is_cut_out_of_the_one_before() -> None:
 
 
 def test_a_strength_that_the_last_step_reached_is_skipped() -> None:
-    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.56)  # type: ignore[arg-type]
+    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), measured=0.56)  # type: ignore[arg-type]
     assert ladder.pruned(0.55) is None
     assert ladder.pruned(0.4) is not None
 
 
 def test_after_a_step_that_went_too_far_half_of_it_is_tried() -> None:
-    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.86)  # type: ignore[arg-type]
+    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), measured=0.86)  # type: ignore[arg-type]
     assert ladder.between(0.7) == 0.78
     # A coarse network: what was reached lies below what failed from further up.
-    ladder.reached = 0.8
+    ladder.measured = 0.8
     assert ladder.between(0.85) == 0.74
-    ladder.reached = 0.84
+    ladder.measured = 0.84
     assert ladder.between(0.77) == 0.805
 
 

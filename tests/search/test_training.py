@@ -165,7 +165,7 @@ class Known(Ladder):
 
     def go_on_from(self, recipe: Recipe, share: float) -> None:
         self.kept.append(share)
-        self.base, self.reached = recipe, share
+        self.base, self.measured = recipe, share
 
 
 def in_turns(lost: dict[float, float], back: float) -> tuple[list[float], list[str]]:

@@ -43,7 +43,8 @@ class Builder:
         """Make the candidate of a recipe, with its `failure` where a pass refuses or fails.
 
         A pass that decides by measured time is resolved first, so that the recipe makes the same
-        bytes again on any machine. It is made for a target, by default that of the search.
+        bytes again on any machine. It is made for a target, by default that of the search. Outside
+        of a stage nothing is said about it.
         """
         model, ctx = self.original, replace(self.ctx, target=target or self.ctx.target)
         recipe = replace(
@@ -65,7 +66,8 @@ class Builder:
                 return Result(recipe.name, recipe, failure=_failure(step, error), stage=stage)
         made = replace(model, name=recipe.name)
         recipe = replace(recipe, passes=tuple(steps))
-        self.ctx.progress.say(f"made {recipe.name} in {time.monotonic() - start:.1f} s")
+        if stage:
+            self.ctx.progress.say(f"made {recipe.name} in {time.monotonic() - start:.1f} s")
         return Result(recipe.name, recipe, made, made.size_bytes, stage=stage)
 
     def _took(self, step: Pass, seconds: float) -> None:

@@ -220,10 +220,12 @@ class Search:
         stage: str,
         seconds_each: float = SECONDS_PER_GRAPH,
         *,
-        brief: bool = False,
+        width: float | None = None,
         settle: bool = False,
     ) -> None:
-        """Measure those that keep their quality and have no latency yet, or only a brief one.
+        """Measure those that keep their quality and have no latency yet, or only a rough one.
+
+        It stops where intervals are as narrow as the width, by default that of the resolution.
 
         To settle: those that may win and have no verdict yet.
         """
@@ -239,7 +241,7 @@ class Search:
         graphs = len({r.name for r in waiting})
         seconds = self.spent.measuring_s(graphs, seconds_each)
         start = time.monotonic()
-        timed = self.timer.measured(waiting, seconds, brief=brief, settle=settle)
+        timed = self.timer.measured(waiting, seconds, width=width, settle=settle)
         self.spent.measured(seconds, time.monotonic() - start, self.timer.starting_s)
         for old, new in zip(waiting, timed, strict=True):
             self.results[self.results.index(old)] = new

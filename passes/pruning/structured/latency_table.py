@@ -31,6 +31,8 @@ from .layer_timer import MACS_PER_NS, POINTS, SET_BYTES, LayerTimer
 
 #: Samples for the calibration of a model of which only the latency matters.
 FEW_SAMPLES = 8
+#: Most seconds of measurement of whole models, half of them where models are quick.
+WHOLE_SECONDS = 1.5
 #: Widths of an axis where the weights are larger than that: each point takes long to make there,
 #: and so large a product has no stairs.
 FEW_POINTS = 4
@@ -49,7 +51,7 @@ def latencies(
         models = [in_int8(model, data or ctx.data, ctx) for model in models]
     clock = ctx.need_clock("latency=")
     feeds = random_feeds(models[0], seed=ctx.seed)
-    return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), 3.0)
+    return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), WHOLE_SECONDS)
 
 
 def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..result import Result
 from ..run import Search
-from ..speed.timing import SECONDS_PER_GRAPH
+from ..speed.timing import SECONDS_PER_GRAPH, VERDICT_ALONE
 from ..standing import speed_standing
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class FreshRun:
             seconds = min(LONGER * seconds, left)
             self._report_open(candidate, together, seconds)
             started = monotonic()
-            again = timer.again(models[:1], seconds, brief=required <= 1, part=len(parts))
+            width = VERDICT_ALONE if required <= 1 else None
+            again = timer.again(models[:1], seconds, width=width, part=len(parts))
             left = min(left - seconds, left - (monotonic() - started))
             parts.append(again[0])
             together = timer.joined(parts)

@@ -38,6 +38,8 @@ SECONDS_PER_GRAPH = 12.0
 ORIGINAL = "original"
 #: Probability that any of the intervals of the search misses its ratio, whenever it stops.
 ALPHA = 0.05
+#: Widths of an interval, see `Timing`: none but a verdict; enough to rank what lies far apart.
+VERDICT_ALONE, COARSE = math.inf, 0.1
 #: Graphs that are measured side by side on a noisy machine: fewer get more blocks each, so that
 #: the first are decided where time ends before all are.
 BESIDE_IN_NOISE = 3
@@ -57,9 +59,9 @@ class Load:
 
 
 def measuring(
-    bench: Bench, alpha: float, *, brief: bool = False, part: int = 0, callers: int = 1
+    bench: Bench, alpha: float, *, width: float | None = None, part: int = 0, callers: int = 1
 ) -> Measure:
-    """Return a bench with a share of the error rate; brief: it stops once a verdict stands.
+    """Return a bench with a share of the error rate, for comparisons of a width, see `Timing`.
 
     Each part of a measurement in several runs has its own order of blocks.
     """
@@ -68,7 +70,7 @@ def measuring(
         model: Model, candidates: Sequence[Any], feeds: Feeds, ctx: Context, seconds: float
     ) -> Sequence[Comparison]:
         config, seed = SessionConfig.of(ctx.target), ctx.seed + part
-        how = Timing(config, seconds, alpha=alpha, seed=seed, brief=brief, concurrency=callers)
+        how = Timing(config, seconds, alpha=alpha, seed=seed, width=width, concurrency=callers)
         return bench.compare(model, candidates, feeds, how, ctx.progress)
 
     return measure
@@ -133,12 +135,12 @@ class Timer:
         results: Sequence[Result],
         seconds: float | None,
         *,
-        brief: bool = False,
+        width: float | None = None,
         settle: bool = False,
     ) -> list[Result]:
         """Return the results with comparisons; those that have one, or no model, stay as they are.
 
-        A brief round stops as soon as the verdicts stand; a later one measures more. A round that
+        A round for verdicts alone is short; a later one measures more. A round that
         is to settle goes on with those without a verdict, whose blocks so far count.
         """
         keys = [
@@ -151,7 +153,7 @@ class Timer:
                 wanted.setdefault(key, result)
         if wanted:
             self.rounds += 1
-            self._measure(wanted, seconds, brief=brief)
+            self._measure(wanted, seconds, width=width)
         return [
             _with_comparison(r, *self.known[key]) if key in self.known else r
             for r, key in zip(results, keys, strict=True)
@@ -196,11 +198,11 @@ class Timer:
         models: Sequence[Model | OnEngine],
         seconds: float,
         *,
-        brief: bool = False,
+        width: float | None = None,
         part: int = 0,
     ) -> Sequence[Comparison]:
         """Measure in a fresh run, whatever is known."""
-        measure = self._measuring(ALPHA, brief=brief, part=part)
+        measure = self._measuring(ALPHA, width=width, part=part)
         found = measure(self.original, models, self._run_feeds, self.ctx, seconds)
         short = [is_too_little_time(c.error) for c in found]
         return [replace(c, error=None) if s else c for c, s in zip(found, short, strict=True)]
@@ -214,19 +216,21 @@ class Timer:
     def _run_feeds(self) -> Feeds:
         return self.feeds if self.load is None else self.load.feeds
 
-    def _measuring(self, alpha: float, *, brief: bool, part: int) -> Measure:
+    def _measuring(self, alpha: float, *, width: float | None, part: int) -> Measure:
         if self.measure is not None:
             return self.measure
-        return measuring(self.bench, alpha, brief=brief, part=part, callers=self.callers)
+        return measuring(self.bench, alpha, width=width, part=part, callers=self.callers)
 
     def joined(self, parts: Sequence[Comparison]) -> Comparison:
         """Return runs of one candidate as one; the last alone where a function measures."""
         return pooled(parts) if self.measure is None else parts[-1]
 
-    def _measure(self, wanted: dict[str, Result], seconds: float | None, *, brief: bool) -> None:
+    def _measure(
+        self, wanted: dict[str, Result], seconds: float | None, *, width: float | None
+    ) -> None:
         alpha = ALPHA / 2**self.rounds
-        keys = {s: self._key(s, alpha / len(wanted), brief=brief) for s in wanted}
-        self.rough = set(wanted) if brief else self.rough - set(wanted)
+        keys = {s: self._key(s, alpha / len(wanted), width=width) for s in wanted}
+        self.rough = set(wanted) if width == VERDICT_ALONE else self.rough - set(wanted)
         left, each = dict(wanted), (seconds or math.inf) / len(wanted)
         for which in list(left):
             found = None if self.measure else self.store.known(keys[which])
@@ -243,7 +247,7 @@ class Timer:
         for first in range(0, len(waiting), beside):
             some = dict(waiting[first : first + beside])
             share = alpha * len(some) / len(wanted)
-            if not self._measure_beside(some, share, each, keys, brief=brief):
+            if not self._measure_beside(some, share, each, keys, width=width):
                 return
 
     def _measure_beside(
@@ -253,14 +257,14 @@ class Timer:
         each: float,
         keys: Mapping[str, str],
         *,
-        brief: bool,
+        width: float | None,
     ) -> bool:
         """Measure graphs side by side, each in addition to its earlier blocks.
 
         Returns:
             False where the user stopped it.
         """
-        measure = self._measuring(alpha, brief=brief, part=self.rounds)
+        measure = self._measuring(alpha, width=width, part=self.rounds)
         limit = each * len(results)
         watch = _Starting(self.ctx.progress)
         ctx = replace(self.ctx, progress=watch)
@@ -284,7 +288,7 @@ class Timer:
                 self.store.keep(keys[which], together.to_json() | taken)
         return not any(c.interrupted for c in found_now)
 
-    def _key(self, which: str, alpha: float, *, brief: bool) -> str:
+    def _key(self, which: str, alpha: float, *, width: float | None) -> str:
         return key_of(
             "latency",
             base=structure(self.original),
@@ -293,7 +297,7 @@ class Timer:
             inputs=key_of_feeds(self._run_feeds),
             callers=self.callers,
             alpha=round(alpha, 9),
-            brief=brief,
+            width=width,
             machine=machine_classes(self.bench),
         )
 

@@ -12,6 +12,7 @@ from trimtab.core.callables import is_callable_spec
 from trimtab.core.metric import METRICS
 from trimtab.passes import PruneChannels
 from trimtab.passes.base import Pass
+from trimtab.passes.pruning.structured.latency_table import latencies
 
 from ..ranking import speedup
 from ..recipe import Recipe
@@ -58,15 +59,22 @@ class Ladder:
         search: state of the search.
         plan: recipes that may be tried.
         base: float recipe of the strongest so far.
-        reached: share of the original's time that `base` takes.
+        measured: share of the original's time that `base` takes; None where nobody asked yet.
         kept: strengths that kept their quality.
     """
 
     search: Search
     plan: SearchPlan
     base: Recipe
-    reached: float = 1.0
+    measured: float | None = 1.0
     kept: list[float] = field(default_factory=list)
+
+    @property
+    def reached(self) -> float:
+        """Share of the original's time that `base` takes."""
+        if self.measured is None:
+            self.measured = self._share_of_time()
+        return self.measured
 
     @property
     def out_of_time(self) -> bool:
@@ -93,26 +101,27 @@ class Ladder:
         self.kept.append(share)
         name = recipe.name.split(", int8")[0]
         self.base = replace(self.plan.float_part(recipe), name=name)
-        self.reached = self._share_of_time(self.base)
+        self.measured = None
 
-    def _share_of_time(self, recipe: Recipe) -> float:
+    def _share_of_time(self) -> float:
         """Return the share of the original's time, in the precision that pruning is for."""
-        search = self.search
-        models = [search.builder.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
-        if not self.plan.timed:
+        search, plan = self.search, self.plan
+        both = [Recipe("float", plan.start()), self.base]
+        if not plan.timed:
             store, feeds = search.builder.store, search.timer.feeds
-            before, after = (costs(m, feeds, search.ctx, store).macs for m in models)
+            made = map(search.builder.model, both)
+            before, after = (costs(m, feeds, search.ctx, store).macs for m in made)
             return float(after / max(1, before))
-        how = self.plan.pruning(0.5)
-        assert isinstance(how, PruneChannels)
+        # Most were made in that precision, so that they only need to be measured as they are.
+        models = [search.builder.model(plan.rung(recipe)) for recipe in both]
 
         def measured() -> float:
-            before, after = how.measured(models, search.ctx)
+            before, after = latencies(models, search.ctx)
             return float(after / before)
 
         digests = [model.digest for model in models]
         place = {"machine": search.builder.machine, "target": search.ctx.target.to_json()}
-        key = key_of("share of time", models=digests, precision=self.plan.precision, **place)
+        key = key_of("share of time", models=digests, **place)
         return float(search.builder.store.value(key, measured))
 
 

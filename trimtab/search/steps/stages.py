@@ -25,20 +25,20 @@ from trimtab.core.ort.engines import Engine
 
 from ..recipe import Recipe
 from ..run import Search
-from ..speed.timing import SECONDS_PER_GRAPH
+from ..speed.timing import COARSE, SECONDS_PER_GRAPH, VERDICT_ALONE
 from .engines import try_engines
 from .plan import SearchPlan, claims_no_speed, computes_in_float
 from .pruning import for_int8, own_limit, prune
 from .training import train
 
-#: Most seconds of measurement of a graph in the first stage: something usable is there soon.
+#: Most seconds of measurement of a graph where a verdict is enough, as in the first stage.
 SOON = 6.0
 
 
 def staged(search: Search, plan: SearchPlan, engines: Sequence[Engine] = ()) -> None:
     """Run all stages; each stops where time or trials are used up."""
     search.attempt("first", plan.first() or plan.floats()[:1])
-    search.measure("first", SOON, brief=True)
+    search.measure("first", SOON, width=VERDICT_ALONE)
     search.report_if_satisfied()
     reported = _report_first_usable(search, "first")
     search.attempt("int8", plan.others())
@@ -49,7 +49,7 @@ def staged(search: Search, plan: SearchPlan, engines: Sequence[Engine] = ()) -> 
     reported = reported or _report_first_usable(search, "int8")
     plan = for_int8(search, plan)
     ladder = prune(search, plan)
-    search.measure("prune")
+    search.measure("prune", width=COARSE)  # rungs lie far apart, and the best runs once more
     reported = reported or _report_first_usable(search, "prune")
     if search.spent.budget.train_seconds is not None:
         train(search, plan, ladder)
