@@ -77,7 +77,7 @@ class Step:
 
 @dataclass
 class _Known:
-    """What was found out about a model that does not change; None of each at first."""
+    """Facts about a model that does not change, each None until it was asked for."""
 
     file: bytes | None = None
     weight_bytes: int | None = None
