@@ -14,7 +14,7 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
-from .feeds import check_feeds, check_finite, check_rows, unbatched
+from .feeds import check_feeds, check_finite, check_rows, whole_inputs
 from .model import Model, TensorSpec
 from .sources.arrays import LABELS, ArraySource
 from .sources.opening import StreamSource, open_source, split_states
@@ -218,13 +218,11 @@ class Dataset:
         return replace(named, axis=_missing_axis(specs[left[0]], named))
 
     def _in_runs(self, inputs: Sequence[TensorSpec]) -> Dataset:
-        """Return the rows as runs where an input without a batch has a value for each of them."""
-        fixed = unbatched(inputs)
-        if self.source.batched or not fixed:
+        """Return the rows as runs where arrays hold a whole input for each of them."""
+        if self.source.batched:
             return self
         first = next(self._read(self.positions[:1], 1)).feeds
-        held = [(spec.name, len(spec.shape or ()) + 1) for spec in fixed if spec.name in first]
-        whole = [name for name, rank in held if first[name].ndim == rank]
+        whole = whole_inputs(inputs, first)
         return replace(self, source=RunSource(self.source, whole)) if whole else self
 
     def _streaming(self, model: Model) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,28 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: 
         )
 
 
-def unbatched(inputs: Sequence[TensorSpec]) -> list[TensorSpec]:
+def whole_inputs(inputs: Sequence[TensorSpec], row: Mapping[str, Array]) -> list[str]:
+    """Return the names of arrays that hold a whole input for each row: (rows, 1, 80) for (1, 80).
+
+    Args:
+        inputs: inputs of the model.
+        row: arrays of one row, each with an axis of size 1 in front.
+    """
+    unbatched = _unbatched(inputs)
+
+    def whole(spec: TensorSpec) -> bool:
+        array = row.get(spec.name)
+        if array is None or spec.shape is None or array.ndim != len(spec.shape) + 1:
+            return False
+        if not spec.shape or spec in unbatched:
+            return True
+        size = spec.shape[0]
+        return bool(array.shape[1] == (size if isinstance(size, int) else 1))
+
+    return [spec.name for spec in inputs if whole(spec)]
+
+
+def _unbatched(inputs: Sequence[TensorSpec]) -> list[TensorSpec]:
     """Return the inputs whose first axis has a fixed size, as of a weight, beside a free one."""
     leading = [(spec, spec.shape[0]) for spec in inputs if spec.shape]
     free = any(not isinstance(size, int) for _, size in leading)
@@ -50,7 +71,7 @@ def check_rows(inputs: Sequence[TensorSpec], where: str) -> None:
     Raises:
         DataError: an input has no axis for the batch.
     """
-    for spec in unbatched(inputs):
+    for spec in _unbatched(inputs):
         raise DataError(
             f"holds rows, which the model's input {spec} does not: its first axis has a fixed "
             "size, others' are free",

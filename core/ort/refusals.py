@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..errors import RunError
 
 
 @contextlib.contextmanager
-def runtime_errors(name: str) -> Iterator[None]:
-    """Turn exceptions of onnxruntime into `RunError`."""
+def runtime_errors(name: str, feeds: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Turn exceptions of onnxruntime into `RunError`, which says what was fed, if anything was.
+
+    Args:
+        name: the model, as people know it.
+        feeds: arrays by input name.
+    """
     try:
         yield
     except Exception as error:
@@ -19,9 +25,8 @@ def runtime_errors(name: str) -> Iterator[None]:
         if not builtin and "onnxruntime" not in type(error).__module__:
             raise
         line = _first_line(error)
-        raise RunError(
-            f"onnxruntime refuses it: {line}", where=name, hint=_missing_operators(line)
-        ) from error
+        hint = _missing_operators(line) or _fed(feeds or {})
+        raise RunError(f"onnxruntime refuses it: {line}", where=name, hint=hint) from error
 
 
 #: Packages that register operators of further domains.
@@ -42,6 +47,12 @@ def _missing_operators(line: str) -> str | None:
         f"Operators of domain {domain} come from {owner}, which trimtab does not load: split the "
         "model there (onnx.utils.extract_model) and give the part without them"
     )
+
+
+def _fed(feeds: Mapping[str, Any]) -> str | None:
+    """Return what to look at where a run fails: the arrays that were fed; None without any."""
+    arrays = [f"{n} {list(a.shape)} {a.dtype}" for n, a in feeds.items() if hasattr(a, "dtype")]
+    return f"It was fed {', '.join(arrays)}: are these what the model takes?" if arrays else None
 
 
 def _first_line(error: Exception) -> str:

@@ -302,11 +302,11 @@ def run(
     if not names:  # onnxruntime takes an empty list for all outputs
         return {}
     rows = max((len(a) for a in feeds.values() if getattr(a, "ndim", 0)), default=1)
-    doing = f"{getattr(session, 'trimtab_name', 'model')}: onnxruntime running it"
+    name = getattr(session, "trimtab_name", "model")
     options = _run_options(only_needed=only_needed, quiet=quiet)
     start = time.monotonic()
-    calling = foreign_call(doing, run_units(session, feeds, rows))
-    with stage("running models"), runtime_errors("session.run"), calling:
+    calling = foreign_call(f"{name}: onnxruntime running it", run_units(session, feeds, rows))
+    with stage("running models"), runtime_errors(name, feeds), calling:
         arrays = session.run(names, dict(feeds), options)
     each = (time.monotonic() - start) / max(rows, 1)
     session.trimtab_seconds_each = max(each, getattr(session, "trimtab_seconds_each", 0.0))

@@ -1,8 +1,10 @@
-"""Rows as runs of their own, for models of which some inputs have no axis for the batch."""
+"""Rows as runs of their own, for inputs without an axis for the batch, and for whole feeds."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+
+import numpy as np
 
 from ..data import Batch, Rows, Source
 
@@ -39,5 +41,5 @@ class RunSource(Source):
         """Yield the rows one by one; first the arrays that tell the size of the batch."""
         for found in self.rows.read(rows, 1):
             part = {name: a for name, a in found.feeds.items() if name not in self.whole}
-            whole = {name: found.feeds[name][0] for name in self.whole}
+            whole = {name: np.asarray(found.feeds[name][0]) for name in self.whole}
             yield Batch(part | whole, found.labels)

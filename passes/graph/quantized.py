@@ -33,7 +33,8 @@ def refuse_quantized(model: Model) -> None:
         raise InputError(
             f"is quantized already: node {node.name!r} is a {node.op_type}",
             where=model.name,
-            hint="Quantize the float model that it was made from",
+            hint="Give the float model that it was made from; compress-weights stores what is "
+            "still float in 8 bits",
         )
 
 

@@ -31,6 +31,7 @@ from trimtab.core.units import duration
 from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
 from ..graph.declined import Declined
+from ..graph.quantized import refuse_quantized
 from ..graph.shapes import forget_shapes
 from ..training import torch_graph
 from ..training.finetune import Finetune
@@ -150,11 +151,13 @@ class QuantizeAuto(Pass):
             if self.train is not None:
                 ctx.dataset(None, model, purpose="training through int8")
             return self._without_data(model, ctx)
+        refuse_quantized(model)
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
         judging = judging_batches(model, used, held_out.take(self.samples))
         search = GreedySearch(model, judging, ctx, self.fidelity)
         wanted = Wanted(search, data, self.samples, self.fidelity, self.max_drop, self.metric)
+        failure: TrimtabError | None = None
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
                 data=used,
@@ -167,9 +170,11 @@ class QuantizeAuto(Pass):
             if is_transformer(model.graph):
                 self._transformer(search, static, wanted)
             else:
-                self._static_or_dynamic(search, static, wanted, speed)
+                failure = self._static_or_dynamic(search, static, wanted, speed)
         if speed is not None:
             store_weights(search, partial(_compress, data, self.samples), speed)
+        if failure is not None and search.chosen is search.original:
+            raise failure
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         judged = len(held_out) + sum(batch.size for batch in judging[1])
         promise = wanted.report(judged, len(held_out))
@@ -200,13 +205,14 @@ class QuantizeAuto(Pass):
         static: QuantizeStatic,
         wanted: Wanted,
         speed: SpeedChoice | None,
-    ) -> None:
+    ) -> TrimtabError | None:
         """Quantize statically with its refinements, then take dynamic int8 where that is better.
 
-        Layers stay float where neither keeps enough.
+        Layers stay float where neither keeps enough. Returns what is wrong with a model of which
+        neither makes anything; its weights may still be stored in 8 bits.
 
         Raises:
-            TrimtabError: neither can be built.
+            TrimtabError: neither can be built, where all has to be int8.
         """
         dynamic = partial(
             search.compare,
@@ -219,24 +225,25 @@ class QuantizeAuto(Pass):
         except TrimtabError as failure:
             search.steps.append({"step": "static int8", "kept": False, "why": str(failure)})
             if dynamic():
-                return
-            if self.all_int8 or not any(float_ends(search.original.graph)):
+                return None
+            if self.all_int8:
                 raise
             search.keep_float("nothing else keeps the float model's answers")
-            return
+            return None if any(float_ends(search.original.graph)) else failure
         if not self._pays(search, speed):
             dynamic()
-            return
+            return None
         static, before = self._refine(search, static)
         if dynamic():
-            return
+            return None
         self._train(search, static, wanted)
         if self._loses_too_much(wanted):
             wanted.offer_mixed(static, before)
             if self.max_drop is None and (search.keeps_promise or self.effort == "quick"):
-                return  # biases would be corrected for little, at the price of as many runs
+                return None  # biases would be corrected for little, at the price of as many runs
             dynamic()
         search.improve("correct bias", lambda best: _corrected(best, search, static, before))
+        return None
 
     def _pays(self, search: GreedySearch, speed: SpeedChoice | None) -> bool:
         """Return whether to refine static int8, which float layers would only make slower."""

@@ -29,6 +29,8 @@ from .mean_to_pool import pool_means
 from .onnxsim_import import messages_dropped, onnxsim
 
 Convert = Callable[[onnx.ModelProto], onnx.ModelProto]
+#: Bytes that folding may add to a small file, and to a large one.
+LEAST_GROWTH, MOST_GROWTH = 16_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,21 @@ class Simplify(Pass):
 
     Attributes:
         opset: lowest operator set of the result; an older model is converted.
-        max_growth: bytes that folding may add to the file. Constants that are cheap to make and
-            large to store (ConstantOfShape, Expand, Tile) stay nodes where they would add more.
+        max_growth: bytes that folding may add to the file; if not given, a tenth of it, at least
+            16 kB and at most 1 MB. Constants that are large to store stay nodes where they would
+            add more; onnxruntime computes them when it loads the model.
     """
 
     tolerance: ClassVar[float | None] = 1e-5
 
     opset: int = 13
-    max_growth: int = 1_000_000
+    max_growth: int | None = None
 
     def __post_init__(self) -> None:
         if self.opset < 7 or self.opset > onnx.defs.onnx_opset_version():
             newest = onnx.defs.onnx_opset_version()
             raise OptionError(f"opset {self.opset} is not between 7 and {newest}", where="simplify")
-        if self.max_growth < 0:
+        if self.max_growth is not None and self.max_growth < 0:
             raise OptionError("max_growth is negative", where="simplify")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
@@ -113,8 +116,11 @@ class Simplify(Pass):
         return converted
 
     def _onnxsim(self, proto: onnx.ModelProto, *, notes: _Notes) -> onnx.ModelProto:
-        limit = proto.ByteSize() + self.max_growth
-        kilobytes = min(max(self.max_growth // 1024, 1), 1 << 20)
+        before = proto.ByteSize()
+        growth = self.max_growth
+        if growth is None:
+            growth = min(max(before // 10, LEAST_GROWTH), MOST_GROWTH)
+        kilobytes = min(max(growth // 1024, 1), 1 << 20)
         options: list[dict[str, Any]] = [
             {"tensor_size_threshold": f"{kilobytes}KB"},
             {"tensor_size_threshold": "1KB"},
@@ -126,12 +132,12 @@ class Simplify(Pass):
                 made, _ = onnxsim().simplify(
                     proto, certify=False, skipped_optimizers=skipped, **option
                 )
-            if made.ByteSize() <= limit:
+            if made.ByteSize() <= before + growth:
                 if tried:
-                    reason = f"stay computed: stored they add more than {self.max_growth:,} bytes"
+                    reason = f"stay computed: stored they add more than {growth:,} bytes"
                     notes.declined.append(Declined("constants", reason))
                 return made  # type: ignore[no-any-return]
-        raise ValueError(f"its result is more than {self.max_growth:,} bytes larger")
+        raise ValueError(f"its result is more than {growth:,} bytes larger")
 
     def _finish(self, model: Model, base: ir.Model, result: ir.Model, notes: _Notes) -> ir.Model:
         unfold_shared(result, base)

@@ -11,7 +11,7 @@ import pytest
 from int8_graphs import graph
 
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, InputError
+from trimtab.core.errors import DataError, InputError, RunError
 from trimtab.core.feeds import check_finite
 from trimtab.core.metric import evaluate
 
@@ -187,3 +187,31 @@ def test_an_input_without_a_batch_has_a_value_for_each_row(tmp_path: Path, shard
     third = next(iter(data.select(np.array([2]), "third")))
     assert third.feeds["h"].ravel().tolist() == list(range(12, 18))
     assert evaluate(model, data, "fidelity", reference=model).value == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "rows"),
+    [
+        ("float[1, 3] x, float s", {"x": (5, 3), "s": (5,)}),  # a number of its own for each row
+        ("float[1, 3] x, float s", {"x": (5, 1, 3), "s": (5,)}),
+        ("float[N, 3] x, float[1] s", {"x": (5, 1, 3), "s": (5, 1)}),
+    ],
+)
+def test_arrays_may_hold_a_whole_input_for_each_row(declared: str, rows: dict) -> None:
+    model = graph(f"g ({declared}) => (float[M, 3] y) {{ y = Add (x, s) }}")
+    arrays = {
+        n: np.arange(np.prod(size), dtype=np.float32).reshape(size) for n, size in rows.items()
+    }
+    data = Dataset.of_arrays(arrays).bind(model)
+    assert [batch.feeds["x"].tolist() for batch in data] == [
+        [[i, i + 1, i + 2]] for i in range(0, 15, 3)
+    ]
+    assert [float(batch.feeds["s"].item()) for batch in data] == [0, 1, 2, 3, 4]
+    assert evaluate(model, data, "fidelity", reference=model).value == 1
+
+
+def test_rows_that_a_model_cannot_run_on_are_shown_with_the_refusal() -> None:
+    model = graph("g (int64[N] i) => (float[N, 2] y) { y = Gather (w, i) }", w=(4, 2))
+    data = Dataset.of_arrays({"i": np.array([1, 9])})
+    with pytest.raises(RunError, match=r"out of data bounds.* It was fed i \[2\] int64"):
+        evaluate(model, data, "fidelity", reference=model)

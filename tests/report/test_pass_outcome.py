@@ -104,3 +104,12 @@ def test_bits_of_weights_are_a_change_of_size() -> None:
     before = model_of(LARGE)
     outcome = PassOutcome.of(before, QuantizeWeights()(before), shrinks=True)
     assert outcome.told == ""
+
+
+def test_files_do_not_carry_the_shapes_that_inference_finds(tmp_path: Path) -> None:
+    source, out = tmp_path / "m.onnx", tmp_path / "o.onnx"
+    model_of("(float[N,4] x) => (float[N,4] y) { a = Relu (x) b = Sigmoid (a) y = Tanh (b) }").save(
+        source
+    )
+    assert main(["simplify", str(source), "-o", str(out), "--keep"]) == 0
+    assert not onnx.load(out).graph.value_info

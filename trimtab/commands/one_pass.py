@@ -168,6 +168,8 @@ def apply(
     lines to print, and raises where the result must not be written; `headline` returns what the
     first line says besides.
     """
+    from trimtab.passes.graph.shapes import forget_shapes
+
     from ..open_model import open_model
     from ..report.outputs_kept import outputs_kept
     from ..report.pass_outcome import PassOutcome
@@ -180,6 +182,7 @@ def apply(
     for step in steps:
         after = step(after, ctx)
     after = after.fixed()
+    forget_shapes(after.ir)
     notes = accept(model, after)
     outcome = PassOutcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
     judged = "promise" in after.lineage[-1].notes  # by the pass itself

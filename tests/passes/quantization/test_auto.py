@@ -311,6 +311,29 @@ def test_a_recurrent_network_becomes_dynamic_and_its_states_stay_float():
     assert not any(node.op_type == "QuantizeLinear" for node in auto.nodes())
 
 
+def test_what_has_no_layer_for_integers_is_stored_in_8_bits():
+    """As an LSTM that is written out in a Loop, which hands its weights from step to step."""
+    model = graph(
+        """g (float[N, 64] x) => (float[N, 64] y) {
+          y, last = Loop (times, yes, x, w) <body = b (int64 i, bool go, float[N, 64] h,
+                float[64, 64] v) => (bool on, float[N, 64] t, float[64, 64] next) {
+              on = Identity (go)
+              m = MatMul (h, v)
+              t = Tanh (m)
+              next = Identity (v)
+            }>
+        }""",
+        times=np.array(3),
+        yes=np.array(True),
+        w=(64, 64),
+    )
+    auto = QuantizeAuto(data=normal(model, rows=24))(model, VNNI)
+    assert [s["step"] for s in steps(auto) if s["kept"]][-1] == "float arithmetic, stored in 8 bits"
+    assert plain_bytes(auto) < 0.5 * plain_bytes(model)
+    with pytest.raises(DataError, match="nothing to quantize"):
+        QuantizeAuto(data=normal(model, rows=24), all_int8=True)(model, VNNI)
+
+
 @pytest.mark.slow
 def test_a_convolutional_network_stays_static_though_its_head_could_be_dynamic():
     model = depthwise()
