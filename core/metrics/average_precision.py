@@ -11,10 +11,11 @@ import numpy as np
 from ..data import Array, Floats
 from ..errors import DataError, OptionError
 from ..model import Model
-from .detections import Detections, Head, detect, found_again, iou
+from .detections import Detections, Head, detect, found_again, found_in_place, iou
 from .kinds import OutputKind, score_columns
 from .metric import Metric, Pooled, first_output, ratio_items
 from .recognition import joined, output_kinds
+from .split_detector import SplitDetector
 
 #: Overlaps of a match, whose average precisions are averaged.
 OVERLAPS = np.linspace(0.5, 0.95, 10)
@@ -22,8 +23,11 @@ OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 #: Detections of a class in a picture that count.
 MOST = 100
+#: Score above which a detection counts as found.
+CONFIDENCE = 0.3
 #: Least score of a detection that counts in average precision.
 LEAST_SCORE = 0.001
+_NAME_THE_HEAD = "Name it with head=, or judge it with a metric of your own, module:callable"
 HEADS = ("yolox", "yolov5", "yolov8", "ssd", "decoded")
 
 
@@ -100,12 +104,14 @@ class DetectionReader:
     Attributes:
         kind: axis of the columns, and where the scores begin.
         head: form of the boxes.
-        names: outputs of boxes and of scores where a model has one of each; else the output alone.
+        name: output that holds them.
+        split: outputs that are joined to that one, None where a model has a single one.
     """
 
     kind: OutputKind
     head: Head
-    names: tuple[str, ...]
+    name: str
+    split: SplitDetector | None = None
 
     @classmethod
     def of(
@@ -118,17 +124,16 @@ class DetectionReader:
         """
         if head and head not in HEADS:
             raise OptionError(f"must be one of {', '.join(HEADS)}", where=f"head={head}")
-        for name, kind in output_kinds(model, found).items():
+        kinds = output_kinds(model, found)
+        for name, kind in kinds.items():
             if kind.kind == "detections":
                 return cls.of_output(model, found, name, kind, head)
-        pair = _boxes_and_scores(found[0])
-        if pair is not None:
-            boxes, scores = (
-                np.concatenate([o[name] for o in found]).astype(np.float64) for name in pair
-            )
-            form = Head.recognised(boxes, scores, last_axis=False, side=picture_side(model))
-            kind = OutputKind("detections", axis=2, scores=4)
-            return cls(kind, _named(head, form, boxes, scores), pair)
+        split = SplitDetector.of(model, kinds, found)
+        if split is not None:
+            merged = [split.merged(outputs) for outputs in found]
+            one = cls.of_output(model, merged, split.name, split.kind, head)
+            # Scores of any object are part of those of the classes.
+            return replace(one, split=split, head=replace(one.head, objectness=False))
         seen = ", ".join(f"{name} {list(array.shape)}" for name, array in found[0].items())
         raise OptionError(
             f"has no output of boxes beside scores that could be read; its outputs are {seen}",
@@ -151,25 +156,35 @@ class DetectionReader:
         side = picture_side(model)
         last = kind.axis == array.ndim - 1 and not kind.labels
         form = Head.recognised(boxes, scores, last_axis=last, side=side)
-        return cls(kind, _named(head, form, boxes, scores), (name,))
+        return cls(kind, _named(head, form, boxes, scores), name)
 
     def classes(self, outputs: Mapping[str, Array]) -> int:
         """Return the number of classes that the outputs have scores of."""
-        if len(self.names) == 2:
-            return self.head.classes(outputs[self.names[1]].shape[2])
-        columns = self.kind.end or outputs[self.names[0]].shape[self.kind.axis]
-        return self.head.classes(self.kind.labels or columns - self.kind.scores)
+        _, scores = self._columns(outputs)
+        return self.head.classes(self.kind.labels or scores.shape[-1])
 
     def read(
         self, outputs: Mapping[str, Array], *, confidence: float, overlap: float = 0.5
     ) -> list[Detections]:
         """Return the detections of each picture, after non-maximum suppression by class."""
-        if len(self.names) == 2:
-            boxes, scores = (outputs[name].astype(np.float64) for name in self.names)
-        else:
-            boxes, scores = score_columns(outputs[self.names[0]].astype(np.float64), self.kind)
-        decoded = (self.head.decode(b, s) for b, s in zip(boxes, scores, strict=True))
+        decoded = (self.head.decode(b, s) for b, s in zip(*self._columns(outputs), strict=True))
         return [detect(b, s, confidence=confidence, overlap=overlap) for b, s in decoded]
+
+    def found_again(
+        self, truth: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> tuple[Floats, Floats]:
+        """Return for each picture twice the detections found again, and all of both."""
+        if self.head.boxes != "places":
+            pair = (self.read(found, confidence=CONFIDENCE) for found in (truth, outputs))
+            return found_again(*pair)
+        columns = (self._columns(found) for found in (truth, outputs))
+        a, b = ((boxes, self.head.class_scores(scores)) for boxes, scores in columns)
+        return found_in_place(a, b, self.head.spread, CONFIDENCE)
+
+    def _columns(self, outputs: Mapping[str, Array]) -> tuple[Floats, Floats]:
+        """Return boxes (N, P, 4 and more) and scores (N, P, S)."""
+        known = outputs if self.split is None else self.split.merged(outputs)
+        return score_columns(known[self.name].astype(np.float64), self.kind)
 
 
 def picture_side(model: Model) -> tuple[int, int] | None:
@@ -179,16 +194,6 @@ def picture_side(model: Model) -> tuple[int, int] | None:
             height, width = spec.shape[2:] if spec.shape[1] in {1, 3, 4} else spec.shape[1:3]
             if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
                 return height, width
-    return None
-
-
-def _boxes_and_scores(outputs: Mapping[str, Array]) -> tuple[str, str] | None:
-    """Return outputs (N, P, 4) and (N, P, classes), as SSD and UltraFace have them."""
-    flat = {n: a for n, a in outputs.items() if a.ndim == 3 and a.dtype.kind == "f"}
-    for boxes, array in flat.items():
-        for scores, other in flat.items():
-            if boxes != scores and array.shape[2] == 4 and array.shape[:2] == other.shape[:2]:
-                return boxes, scores
     return None
 
 
@@ -244,6 +249,11 @@ def _precision_metric(name: str, overlap: float | None) -> Metric:
         )
 
     def fitted(reader: DetectionReader) -> Metric:
+        if reader.head.boxes == "places":
+            raise OptionError(
+                "has boxes of a form that is not known", where=reader.name, hint=_NAME_THE_HEAD
+            )
+
         def score(outputs: Mapping[str, Array], labels: Any) -> list[dict[int, _Match]]:
             pictures = reader.read(outputs, confidence=LEAST_SCORE, overlap=0.65)
             count = reader.classes(outputs)
@@ -277,8 +287,7 @@ def _again_metric() -> Metric:
 
     def fitted(reader: DetectionReader) -> Metric:
         def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Floats:
-            pair = (reader.read(o, confidence=0.3) for o in (reference, outputs))
-            return np.stack(found_again(*pair), 1)
+            return np.stack(reader.found_again(reference, outputs), 1)
 
         return replace(plain, score=score, fit=None)
 

@@ -15,6 +15,10 @@ STRIDES = (8, 16, 32)
 RELATIVE = 1.5
 #: Part of the surest boxes without an area from which they are not of a head.
 WRONG = 0.1
+#: Part of a picture's side within which all boxes lie that are not of a head: they are not pixels.
+CORNER = 1 / 8
+#: Part of the spread of boxes by which one may differ that is found again at its place.
+NEAR = 0.25
 #: Part of the positions without an object where the first score is that of none.
 MOSTLY = 0.8
 
@@ -39,12 +43,13 @@ class Head:
     """Form of boxes and scores in a model's output.
 
     Attributes:
-        boxes: corners; centre (and size); or grid: centre in cells and logarithm of the size
-            (YOLOX, Ge et al. 2021).
+        boxes: corners; centre (and size); grid: centre in cells and logarithm of the size
+            (YOLOX, Ge et al. 2021); or places: four numbers of no known form.
         objectness: true where the first score multiplies those of the classes (YOLOv5, YOLOX).
         side: height and width of the picture, which a grid needs.
         relative: true where boxes are parts of the picture's sides instead of pixels.
         background: true where the first score is that of no object (SSD, UltraFace).
+        spread: of places, the standard deviation of each number where there is an object.
     """
 
     boxes: str = "centre"
@@ -52,6 +57,7 @@ class Head:
     side: tuple[int, int] | None = None
     relative: bool = False
     background: bool = False
+    spread: tuple[float, ...] = ()
 
     @classmethod
     def recognised(
@@ -70,7 +76,11 @@ class Head:
             return replace(plain, boxes="grid")
         corners = (hot[:, 2:] >= hot[:, :2]).all(1).mean() > 0.99
         relative = side is not None and bool(np.abs(hot).max() <= RELATIVE)
-        return replace(plain, boxes="corners" if corners else "centre", relative=relative)
+        form = replace(plain, boxes="corners" if corners else "centre", relative=relative)
+        if not form.misfit(boxes, scores):
+            return form
+        spread = np.maximum(hot.std(0), 1e-12)
+        return replace(form, boxes="places", spread=tuple(spread))
 
     def sure(self, scores: Floats) -> Array:
         """Return which positions (N, P) have an object, or the few surest, of scores (N, P, S)."""
@@ -98,15 +108,21 @@ class Head:
             most = 2.0 * max(self.side)
             valid &= (found > -most).all(1) & (found < most).all(1)
         wrong = 1 - float(valid.mean())
-        return (
-            f"{wrong:.0%} of the surest boxes have no area in the picture" if wrong > WRONG else ""
-        )
+        if wrong > WRONG:
+            return f"{wrong:.0%} of the surest boxes have no area in the picture"
+        if self.side is not None and found.max() < CORNER * min(self.side):
+            return "all boxes lie in a corner of the picture"
+        return ""
+
+    def class_scores(self, scores: Floats) -> Floats:
+        """Return the scores of classes (..., C) of all scores (..., S)."""
+        if self.objectness:
+            scores = scores[..., :1] * scores[..., 1:]
+        return scores[..., int(self.background) :]
 
     def decode(self, boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
         """Return corners (P, 4) and class scores (P, C) of one picture."""
-        if self.objectness:
-            scores = scores[:, :1] * scores[:, 1:]
-        scores = scores[:, int(self.background) :]
+        scores = self.class_scores(scores)
         if self.relative and self.side is not None:
             boxes = boxes[:, :4] * np.array([*self.side[::-1], *self.side[::-1]])
         if self.boxes == "corners":
@@ -120,6 +136,8 @@ class Head:
         return np.concatenate([middle - size / 2, middle + size / 2], 1), scores
 
     def __str__(self) -> str:
+        if self.boxes == "places":
+            return "numbers of no known form"
         return f"{self.boxes}{' with objectness' if self.objectness else ''}"
 
 
@@ -189,6 +207,24 @@ def matched(truth: Detections, found: Detections, overlap: float = 0.5) -> int:
             free[best] = False
             hits += 1
     return hits
+
+
+def found_in_place(
+    truth: tuple[Floats, Floats],
+    found: tuple[Floats, Floats],
+    spread: Sequence[float],
+    least: float = 0.3,
+) -> tuple[Floats, Floats]:
+    """Return as `found_again` does for boxes (N, P, 4) and scores (N, P, C) of no known form.
+
+    What has a score above the least one is found again where the same position has its class, and
+    a box that differs by less than a quarter of the spread.
+    """
+    (boxes, scores), (boxes2, scores2) = truth, found
+    sure, sure2 = scores.max(-1) > least, scores2.max(-1) > least
+    moved = np.sqrt(np.square((boxes - boxes2)[..., : len(spread)] / np.array(spread)).mean(-1))
+    alike = sure & sure2 & (scores.argmax(-1) == scores2.argmax(-1)) & (moved <= NEAR)
+    return 2.0 * alike.sum(1), (sure.sum(1) + sure2.sum(1)).astype(np.float64)
 
 
 def found_again(truth: Sequence[Detections], found: Sequence[Detections]) -> tuple[Floats, Floats]:

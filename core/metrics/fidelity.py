@@ -17,11 +17,11 @@ import numpy as np
 from ..data import Array, Floats
 from ..model import Model
 from .average_precision import DetectionReader
-from .detections import found_again
 from .kinds import OutputKind, decisions, other_columns, score_columns, standardised
 from .metric import Metric, OutputQuality, Pooled, ratio_items
 from .recognition import output_kinds
 from .sequences import alphabet_of, collapsed, edits
+from .split_detector import SplitDetector
 
 #: Thresholds of scores; what lies above counts.
 THRESHOLDS = (0.3, 0.5)
@@ -50,6 +50,7 @@ class _Judge:
         boxes and scores as well, such a pair for that.
         """
         rows = len(truth) if truth.ndim else 1
+        mine, truth = _of_one_length(mine, truth, self.kind)
         if mine.shape != truth.shape or not truth.size:
             return _of_rows(mine, truth)
         if self.kind.kind == "integers":
@@ -70,9 +71,8 @@ class _Judge:
 
     def _decisions(self, mine: Floats, truth: Floats) -> tuple[Floats, ...]:
         if self.reader is not None:
-            name, read = self.reader.names[0], self.reader.read
-            pair = (read({name: array}, confidence=0.3) for array in (truth, mine))
-            return (*found_again(*pair), *_others(mine, truth, self.kind))
+            pair = ({self.reader.name: array} for array in (truth, mine))
+            return (*self.reader.found_again(*pair), *_others(mine, truth, self.kind))
         got, wanted = decisions(mine, self.kind), decisions(truth, self.kind)
         if self.kind.kind == "class":
             return (got == wanted).mean(1, dtype=np.float64), np.ones(len(got))
@@ -108,15 +108,38 @@ class _Judge:
         return max(0.0, float(kept / all_)) if all_ else 1.0, items
 
 
+def _of_one_length(mine: Array, truth: Array, kind: OutputKind) -> tuple[Array, Array]:
+    """Return lists of detections (N, columns, detections) of one length, by zeros at the end."""
+    listed = kind.labels and kind.axis == 1 and mine.ndim == truth.ndim == 3
+    if not listed or mine.shape == truth.shape or mine.shape[:2] != truth.shape[:2]:
+        return mine, truth
+    longest = max(mine.shape[2], truth.shape[2])
+    a, b = (np.pad(x, ((0, 0), (0, 0), (0, longest - x.shape[2]))) for x in (mine, truth))
+    return a, b
+
+
+def _nearest(mine: Floats, truth: Floats) -> Floats:
+    """Return for each of the detections (N, columns, detections) the nearest of its class."""
+    found = []
+    for a, b in zip(truth, mine, strict=True):
+        far = np.abs(a[:4, :, None] - b[:4, None]).sum(0)
+        far = far + (1 + far.max(initial=0)) * (a[-1][:, None] != b[-1][None])
+        found.append(b[:, far.argmin(1)])
+    return np.stack(found)
+
+
 def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
     """Return the squared errors, and the squares, of the parts of an output: (2, parts).
 
     Boxes and scores are two parts, all other outputs one.
     """
+    mine, truth = _of_one_length(mine, truth, kind)
     if mine.shape != truth.shape or truth.dtype.kind != "f":
         wrong = float(mine.shape != truth.shape or (mine != truth).mean()) if truth.size else 0
         return np.array([[wrong * max(truth.size, 1)], [max(truth.size, 1)]])
     a, b = _finite(truth, truth), _finite(mine, truth)
+    if kind.labels and kind.axis == 1 and truth.size:
+        b = _nearest(b, a)
     if kind.kind == "numbers":
         a, b = standardised(a, kind), standardised(b, kind)
     if kind.kind != "detections":
@@ -217,6 +240,10 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         model: the float model.
         found: its outputs for some batches, by which the kind of each output is known.
     """
+    kinds = output_kinds(model, found)
+    split = SplitDetector.of(model, kinds, found)
+    if split is not None:
+        kinds, found = split.kinds(kinds), [split.merged(outputs) for outputs in found]
     judges = {
         name: _Judge(
             kind,
@@ -225,10 +252,12 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
             else None,
             _spaces(model) if kind.kind == "sequence" else frozenset(),
         )
-        for name, kind in output_kinds(model, found).items()
+        for name, kind in kinds.items()
     }
 
     def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> _Scored:
+        if split is not None:
+            outputs, reference = split.merged(outputs), split.merged(reference)
         pairs = {n: (np.atleast_1d(outputs[n]), np.atleast_1d(reference[n])) for n in judges}
         return _Scored(
             {n: judges[n].score(*pair) for n, pair in pairs.items()},

@@ -62,9 +62,9 @@ def output_kinds(model: Model, found: Sequence[Mapping[str, Array]]) -> dict[str
 
 
 def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
-    """Return an output over all batches whose items are as large as those of the first."""
+    """Return an output over all batches whose items are as large as the largest."""
     arrays = [np.atleast_1d(outputs[name]) for outputs in found]
-    shape = arrays[0].shape[1:]
+    shape = max(arrays, key=lambda array: array.size // max(1, len(array))).shape[1:]
     return np.concatenate([a for a in arrays if a.shape[1:] == shape])
 
 

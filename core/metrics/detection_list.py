@@ -1,0 +1,93 @@
+"""Detectors that choose their detections themselves: lists of boxes, scores and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data import Array, Floats
+from .kinds import OutputKind
+
+#: Numbers of a box.
+BOX = 4
+
+
+@dataclass(frozen=True)
+class DetectionList:
+    """Outputs of boxes, of their scores and of the numbers of their classes, in no lasting order.
+
+    Torchvision's detectors, RT-DETR and YOLO with its last layers have them, TensorFlow's with the
+    number of detections beside them.
+
+    Attributes:
+        boxes: (N, detections, 4); or (detections, 4) of one picture, as many as there are.
+        scores: (N, detections) or (detections,).
+        labels: as the scores; "" where there is one class.
+        counts: outputs of one number a picture, which the lists tell as well.
+    """
+
+    boxes: str
+    scores: str
+    labels: str
+    counts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Mapping[str, Array]], *, one_row: bool
+    ) -> tuple[DetectionList, OutputKind] | None:
+        """Return the list that outputs of some batches are, and its kind; None where they are none.
+
+        Args:
+            found: outputs of the float model for some batches.
+            one_row: the model takes one picture at a time.
+        """
+        first = found[0]
+        boxes = [n for n, a in first.items() if a.ndim in {2, 3} and a.shape[-1] == BOX]
+        if len(boxes) != 1 or first[boxes[0]].dtype.kind != "f":
+            return None
+        (name,) = boxes
+        if first[name].ndim == 2 and not (one_row or len({len(o[name]) for o in found}) > 1):
+            return None  # numbers of as many rows
+        beside = [n for n in first if n != name and all(_is_beside(o[n], o[name]) for o in found)]
+        labels = [n for n in beside if all(_are_whole(o[n]) for o in found)]
+        scores = [n for n in beside if n not in labels and all(_are_scores(o[n]) for o in found)]
+        if len(scores) != 1 or len(labels) > 1 or (first[name].ndim == 2 and not labels):
+            return None
+        rows = len(first[name]) if first[name].ndim == 3 else 1
+        rest = [n for n in first if n not in {name, *beside}]
+        counts = tuple(n for n in rest if first[n].size == rows and _are_whole(first[n]))
+        made = cls(name, scores[0], labels[0] if labels else "", counts)
+        classes = [int(o[made.labels].max(initial=0)) + 1 for o in found] if labels else [0]
+        end = BOX + 1 if labels else 0
+        kind = OutputKind("detections", axis=1, scores=BOX, end=end, labels=max(classes))
+        return made, kind
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all its outputs."""
+        named = (self.boxes, self.scores, self.labels, *self.counts)
+        return tuple(name for name in named if name)
+
+    def joined(self, outputs: Mapping[str, Array]) -> Floats:
+        """Return boxes, scores and classes: (N, detections, columns)."""
+        boxes = outputs[self.boxes].astype(np.float64)
+        boxes = boxes if boxes.ndim == 3 else boxes[None]
+        names = (self.scores, self.labels) if self.labels else (self.scores,)
+        shape = (*boxes.shape[:2], 1)
+        columns = (outputs[name].astype(np.float64).reshape(shape) for name in names)
+        return np.concatenate([boxes, *columns], axis=-1)
+
+
+def _is_beside(array: Array, boxes: Array) -> bool:
+    """Return whether an output has one number for each box."""
+    return array.dtype.kind in "fiu" and array.shape in {boxes.shape[:-1], (*boxes.shape[:-1], 1)}
+
+
+def _are_whole(array: Array) -> bool:
+    return bool(array.dtype.kind in "iu" or np.array_equal(array, np.round(array)))
+
+
+def _are_scores(array: Array) -> bool:
+    return bool(array.min(initial=0) >= -1e-3 and array.max(initial=0) <= 1 + 1e-3)

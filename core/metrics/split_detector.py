@@ -1,0 +1,209 @@
+"""Detectors with outputs of their own for boxes and for scores, of one level or of several.
+
+SSD and UltraFace give boxes beside scores, NanoDet such a pair for each stride, YuNet and YOLOX
+without its last layers boxes, objectness and classes for each. Joined they are read as detectors
+with a single output are: a box counts where there is an object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..batches import fixed_rows
+from ..data import Array, Floats
+from ..model import Model
+from .detection_list import BOX, DetectionList
+from .kinds import OutputKind
+
+#: Kinds of scores that sum to one: alone, most often nothing, they look like a line of text.
+_CHOICES = frozenset({"classes", "sequence"})
+#: Fewest positions of a level.
+POSITIONS = 9
+
+
+@dataclass(frozen=True)
+class Level:
+    """Outputs of one level.
+
+    Attributes:
+        boxes: four numbers a position, or as many bins of a distribution for each of the four
+            (Li et al., "Generalized Focal Loss", 2020).
+        scores: those of classes; and of any object, which multiplies them, where there is one.
+        others: what else each position has, as landmarks.
+        last: true where columns are the last axis; else they are the first behind the rows.
+    """
+
+    boxes: str
+    scores: tuple[str, ...]
+    others: tuple[str, ...]
+    last: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all its outputs."""
+        return (self.boxes, *self.scores, *self.others)
+
+    def columns(self, outputs: Mapping[str, Array], name: str) -> Floats:
+        """Return an output as (N, positions, columns) in double precision."""
+        array = outputs[name].astype(np.float64)
+        array = array if self.last else np.moveaxis(array, 1, -1)
+        return array.reshape(len(array), -1, array.shape[-1])
+
+    def joined(self, outputs: Mapping[str, Array]) -> Floats:
+        """Return boxes, scores and what else there is: (N, positions, columns)."""
+        boxes = _sides(self.columns(outputs, self.boxes))
+        scores = math.prod(self.columns(outputs, name) for name in self.scores)
+        others = [self.columns(outputs, name) for name in self.others]
+        return np.concatenate([boxes, scores, *others], axis=-1)
+
+
+@dataclass(frozen=True)
+class SplitDetector:
+    """Outputs that together are detections.
+
+    Attributes:
+        levels: levels, that of most positions first; or the list of what a detector chose.
+        kind: kind of the joined outputs (N, columns, positions).
+    """
+
+    levels: tuple[Level, ...] | tuple[DetectionList]
+    kind: OutputKind
+
+    @classmethod
+    def of(
+        cls, model: Model, kinds: Mapping[str, OutputKind], found: Sequence[Mapping[str, Array]]
+    ) -> SplitDetector | None:
+        """Return the detector that outputs of these kinds are; None where they are none.
+
+        Args:
+            model: the float model.
+            kinds: what its outputs are, each by itself.
+            found: its outputs for some batches.
+        """
+        listed = DetectionList.of(found, one_row=fixed_rows(model) == 1)
+        if listed is not None:
+            return cls((listed[0],), listed[1])
+        outputs = found[0]
+        kinds = {name: _within(kind, [o[name] for o in found]) for name, kind in kinds.items()}
+        for last in (True, False):
+            made = _levels(kinds, outputs, last=last)
+            levels = tuple(level for _, level in sorted(made, key=lambda pair: -pair[0]))
+            if not levels:
+                continue
+            shapes = {tuple(_width(outputs[n], last=last) for n in v.names) for v in levels}
+            bins = _width(outputs[levels[0].boxes], last=last) > BOX
+            if len(shapes) > 1 or (bins and len(levels) < 2):
+                continue  # features beside scores look like bins of a single level
+            scores = max(_width(outputs[n], last=last) for n in levels[0].scores)
+            end = BOX + scores if levels[0].others else 0
+            return cls(levels, OutputKind("detections", axis=1, scores=BOX, end=end))
+        return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all its outputs."""
+        return tuple(name for level in self.levels for name in level.names)
+
+    @property
+    def name(self) -> str:
+        """Name of them together."""
+        first, rest = ", ".join(self.levels[0].names), len(self.levels) - 1
+        levels = "level" if rest == 1 else "levels"
+        return f"{first} and those of {rest} further {levels}" if rest else first
+
+    def kinds(self, kinds: Mapping[str, OutputKind]) -> dict[str, OutputKind]:
+        """Return kinds of outputs with one for all of the detector's."""
+        return {self.name: self.kind} | {n: k for n, k in kinds.items() if n not in self.names}
+
+    def merged(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return outputs with one of the detector, whose columns are the first axis behind rows.
+
+        Outputs that do not belong together any more give one without elements.
+        """
+        try:
+            levels = [level.joined(outputs) for level in self.levels]
+            joined = np.moveaxis(np.concatenate(levels, axis=1), -1, 1)
+        except ValueError:
+            joined = np.zeros((len(outputs[self.names[0]]), 0))
+        rest = {name: array for name, array in outputs.items() if name not in self.names}
+        return {self.name: joined} | rest
+
+
+def _within(kind: OutputKind, arrays: Sequence[Array]) -> OutputKind:
+    """Return scores for a signal between 0 and 1: beside boxes also undecided ones are scores."""
+    if kind.kind != "signal" or not all(a.size for a in arrays):
+        return kind
+    low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+    return OutputKind("scores") if low >= -1e-3 and high <= 1 + 1e-3 else kind
+
+
+def _levels(
+    kinds: Mapping[str, OutputKind], outputs: Mapping[str, Array], *, last: bool
+) -> list[tuple[int, Level]]:
+    """Return the number of positions and the outputs of each level."""
+    places: dict[tuple[int, ...], list[str]] = {}
+    for name, array in outputs.items():
+        if array.ndim in {3, 4} and array.dtype.kind == "f":
+            place = array.shape[1:-1] if last else array.shape[2:]
+            places.setdefault(place, []).append(name)
+    found = []
+    for place, names in places.items():
+        widths = {name: _width(outputs[name], last=last) for name in names}
+        axis = {name: outputs[name].ndim - 1 if last else 1 for name in names}
+        level = _level({n: kinds[n] for n in names}, widths, axis, last=last)
+        if level is not None and math.prod(place) >= POSITIONS:
+            found.append((math.prod(place), level))
+    return found
+
+
+def _level(
+    kinds: Mapping[str, OutputKind],
+    widths: Mapping[str, int],
+    axis: Mapping[str, int],
+    *,
+    last: bool,
+) -> Level | None:
+    """Return the level that outputs of the same positions are; None where they are none."""
+    boxes = _boxes(kinds, widths)
+    scores = [
+        name
+        for name, kind in kinds.items()
+        if name != boxes
+        and (kind.kind == "scores" or (kind.kind in _CHOICES and kind.axis == axis[name]))
+    ]
+    others = [name for name in kinds if name != boxes and name not in scores]
+    if boxes is None or not 1 <= len(scores) <= 2:
+        return None
+    if len(scores) == 2 and 1 not in {widths[name] for name in scores}:
+        return None
+    return Level(boxes, tuple(sorted(scores)), tuple(sorted(others)), last)
+
+
+def _boxes(kinds: Mapping[str, OutputKind], widths: Mapping[str, int]) -> str | None:
+    """Return the output of boxes: four columns, relative ones within 0 and 1, or bins of four."""
+    signals = [name for name, kind in kinds.items() if kind.kind == "signal"]
+    scores = [name for name, kind in kinds.items() if kind.kind == "scores"]
+    bins = [name for name in signals if widths[name] > BOX and widths[name] % BOX == 0]
+    plain = [[name for name in names if widths[name] == BOX] for names in (signals, scores)]
+    for found in (*plain, bins):
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _width(array: Array, *, last: bool) -> int:
+    return int(array.shape[-1 if last else 1])
+
+
+def _sides(boxes: Floats) -> Floats:
+    """Return boxes (N, P, 4): of bins (N, P, 4 * bins) the mean of each distribution."""
+    if boxes.shape[-1] == BOX:
+        return boxes
+    bins = boxes.reshape(*boxes.shape[:-1], BOX, -1)
+    weights = np.exp(bins - bins.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.asarray(weights @ np.arange(bins.shape[-1]))
