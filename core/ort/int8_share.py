@@ -8,6 +8,7 @@ and weighted by their multiply-accumulates.
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,8 @@ from ..garbage import gc_paused
 from ..model import Model
 from .accelerators import compiles
 from .feeding import random_feeds
-from .session import Feeds, SessionConfig, build_session, optimized_graph, run, with_untyped_outputs
+from .inner_shapes import inner_shapes
+from .session import Feeds, SessionConfig, optimized_graph
 
 #: Operators that multiply integers, contrib operators of onnxruntime included.
 INT8_OPS = frozenset(
@@ -231,12 +233,9 @@ def _shapes(
     known |= {name: np.shape(array) for name, array in feeds.items()}
     if not wanted or not feeds:
         return known
-    plain = replace(config, level="off").for_one_run(running)
-    try:
-        session = build_session(with_untyped_outputs(running, wanted), plain)
-        known |= {name: np.shape(array) for name, array in run(session, feeds).items()}
-    except RunError:
-        pass  # a provider may refuse to load its own optimized graph: counts of operators remain
+    # A provider may refuse to load its own optimized graph: counts of operators remain.
+    with contextlib.suppress(RunError):
+        known |= inner_shapes(running, wanted, feeds, replace(config, level="off"))
     return known
 
 

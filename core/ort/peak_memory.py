@@ -10,7 +10,8 @@ import onnx_ir as ir
 from ..graphs import values_inside
 from ..model import Model
 from .feeding import random_feeds
-from .session import Feeds, SessionConfig, build_session, optimized_graph, run, with_untyped_outputs
+from .inner_shapes import inner_tensors
+from .session import Feeds, SessionConfig, optimized_graph
 
 
 def peak_bytes(
@@ -33,12 +34,9 @@ def peak_bytes(
 
 
 def _sizes(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str, int]:
-    """Return the bytes of each value that is not a weight, by one run with all as outputs."""
-    names = [v.name for node in running.graph for v in node.outputs if v.name]
-    session = build_session(with_untyped_outputs(running, names), replace(config, level="off"))
-    arrays = {**feeds, **run(session, feeds)}
-    # A sequence or an absent optional has no bytes of its own.
-    return {name: getattr(array, "nbytes", 0) for name, array in arrays.items()}
+    """Return the bytes of each value that is not a weight, by one run; a sequence has none."""
+    found = inner_tensors(running, feeds, config)
+    return {name: value.nbytes for name, value in (*feeds.items(), *found.items())}
 
 
 def _peak(graph: ir.Graph, sizes: Mapping[str, int]) -> int:

@@ -22,7 +22,7 @@ from ..errors import RunError, unknown
 from ..model import EXTERNAL_DATA_BYTES, Model
 from ..random_operators import with_fixed_draws
 from ..runtime import runtime
-from ..target import Target, check_threads
+from ..target import Target, check_threads, usable_cpus
 from ..timings import stage
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, compiles, load_libraries
@@ -92,7 +92,8 @@ class SessionConfig:
         """
         exact = target.vnni and not Target.detect().vnni
         fused = cls.with_fusions_of(target).config
-        return cls(threads=threads, config={**fused, EXACT_INT8: "1"} if exact else fused)
+        entries = {**fused, EXACT_INT8: "1"} if exact else fused
+        return cls(threads=threads, config=entries, memory_pattern=False)
 
     @classmethod
     def with_fusions_of(cls, target: Target) -> SessionConfig:
@@ -102,6 +103,14 @@ class SessionConfig:
         """
         foreign = target.isa == "arm64" and Target.detect().isa != "arm64"
         return replace(cls.of(target), config={INT8_ALLOWED: "1"} if foreign else {})
+
+    @classmethod
+    def for_inner_tensors(cls, level: Level = "all") -> SessionConfig:
+        """Return the configuration for runs that give inner tensors, each in memory of its own.
+
+        An arena would keep what all of them took, for as long as any is left.
+        """
+        return cls(threads=usable_cpus(), level=level, arena=False, memory_pattern=False)
 
     def for_one_run(self, model: Model | str | Path) -> SessionConfig:
         """Return the configuration for a session that runs once: weights are not prepacked.
@@ -147,6 +156,7 @@ def build_session(
     *,
     save_to: Path | None = None,
     profile_to: Path | None = None,
+    shapes_first: bool = False,
 ) -> Any:
     """Build an `onnxruntime.InferenceSession`.
 
@@ -158,6 +168,7 @@ def build_session(
         save_to: file to which onnxruntime writes the optimized graph.
         profile_to: prefix of the profile that `end_profiling` writes; profiling slows every node,
             so only shares of its times mean anything.
+        shapes_first: run Shape before what is not needed for it, so that what it reads is freed.
 
     Raises:
         OptionError: a provider that this onnxruntime lacks or that does not start, or an unknown
@@ -170,6 +181,8 @@ def build_session(
     ort.set_default_logger_severity(4)
     config = config or SessionConfig()
     options = _options(config)
+    if shapes_first:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
     if profile_to is not None:
@@ -197,6 +210,7 @@ def build_session(
         )
     check_started(session, config.provider)
     session.trimtab_name = name
+    session.trimtab_arena = config.arena
     session.trimtab_bytes = stored
     return session
 
@@ -292,6 +306,8 @@ def run(
 ) -> Outputs:
     """Run a session once and return the wanted outputs, all of them where None, by name.
 
+    They are copies where the session has an arena: an array of onnxruntime's keeps all of it.
+
     With `only_needed` no node runs that the wanted outputs do not need; `quiet` runs may fail, and
     onnxruntime then logs nothing.
 
@@ -310,7 +326,13 @@ def run(
         arrays = session.run(names, dict(feeds), options)
     each = (time.monotonic() - start) / max(rows, 1)
     session.trimtab_seconds_each = max(each, getattr(session, "trimtab_seconds_each", 0.0))
-    return dict(zip(names, arrays, strict=True))
+    arrays.reverse()
+    return {name: _own(arrays.pop()) if session.trimtab_arena else arrays.pop() for name in names}
+
+
+def _own(output: Any) -> Any:
+    """Return an output that lies in memory of its own."""
+    return output if getattr(output, "base", None) is None else output.copy()
 
 
 def _run_options(*, only_needed: bool, quiet: bool) -> Any:

@@ -8,11 +8,11 @@ Memory is that of one batch and of tensors x bins, whatever the number of sample
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -22,25 +22,19 @@ from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.repeated_runs import RepeatedRuns
-from trimtab.core.ort.session import (
-    Level,
-    Outputs,
-    SessionConfig,
-    build_session,
-    run,
-    with_only_outputs,
-)
-from trimtab.core.target import usable_cpus
+from trimtab.core.ort.inner_shapes import inner_bytes
+from trimtab.core.ort.session import Feeds, Level, Outputs, build_session, run
 
+from ..graph.runs_in_parts import PART_BYTES, RunsInParts
 from .outliers import exclude_outliers
 from .statistics import Statistics
 
 #: A new pass over the batches.
 Batches = Callable[[], Iterable[Batch]]
 
-#: Memory of the observed tensors of one run; those of two runs are in memory at a time.
-CHUNK_BYTES = 32 << 20
+#: Memory of the observed tensors of one run of several rows. A row that takes more is observed part
+#: by part, so that no more of it is in memory; the tensors of two runs are at a time.
+CHUNK_BYTES = PART_BYTES
 #: Approximate number of values per tensor in its histogram, over all runs.
 SAMPLED_VALUES = 1 << 20
 #: Least number of values per tensor that each run adds to its histogram.
@@ -65,23 +59,21 @@ def calibrate(
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
     level: Level = "basic" if len(model.graph) > MANY_NODES else "all"
-    config = SessionConfig(threads=usable_cpus(), level=level)
-    session = build_session(with_only_outputs(model, inner), config)
-    rows = rows_per_run(model, data, session, inner)
+    rows, sizes = rows_per_run(model, data, inner)
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
     found = {name: Statistics() for name in tensors}
     stream = partial(in_runs, model, data.sized(rows), rows)
-    observed = partial(_observed, RepeatedRuns(session, inner), runs, stream, data, ctx)
+    observed = partial(_observed, RunsInParts(model, inner, sizes, level), runs, stream, data, ctx)
     take_in = partial(_take_in, found, budget, data, partial(_answers, model))
     # Statistics are updated while the next run is computed: numpy and onnxruntime both release
     # the interpreter lock. Updates are in order, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[None] | None = None
-        for arrays, size, first in observed("calibrating"):
+        for arrays, batch, first in observed("calibrating"):
             if waiting is not None:
                 waiting.result()
-            waiting = pool.submit(take_in, arrays, size, first)
+            waiting = pool.submit(take_in, arrays, batch, first)
         if waiting is not None:
             waiting.result()
     exclude_outliers(found, observed, budget, data, ctx)
@@ -89,12 +81,15 @@ def calibrate(
 
 
 def _observed(
-    again: RepeatedRuns, runs: int, stream: Batches, data: Dataset, ctx: Context, what: str
-) -> Iterator[tuple[Outputs, int, int]]:
-    """Yield for each run its arrays by tensor, its samples, and the number of the first."""
+    parts: RunsInParts, runs: int, stream: Batches, data: Dataset, ctx: Context, what: str
+) -> Iterator[tuple[Outputs, Batch, int]]:
+    """Yield inputs and tensors of each run, some at a time, its batch, its first sample."""
     first = 0
     for index, batch in enumerate(ctx.progress.track(stream(), what, runs)):
-        yield _run(again, batch, f"{data.spec}, batch {index}"), batch.size, first
+        yield dict(batch.feeds), batch, first
+        with _refusal(batch.feeds, f"{data.spec}, batch {index}"):
+            for arrays in parts.run(batch.feeds):
+                yield dict(arrays), batch, first
         first += batch.size
 
 
@@ -102,16 +97,17 @@ def _take_in(  # noqa: PLR0917 - the last three are one run's
     found: dict[str, Statistics],
     budget: int,
     data: Dataset,
-    answers: Callable[[Outputs], bool],
+    answers: Callable[[Feeds], bool],
     arrays: Outputs,
-    rows: int,
+    batch: Batch,
     first: int,
 ) -> None:
-    """Update the statistics with the tensors of a run, whose first sample is number `first`."""
-    for name, statistics in found.items():
-        bad = statistics.update(arrays[name], rows, budget)
-        if bad is not None and (statistics.unbounded or answers(arrays)):
-            statistics.update_unbounded(arrays[name], rows, budget)
+    """Update the statistics with tensors of a run, whose first sample is number `first`."""
+    for name in (name for name in found if name in arrays):
+        statistics = found[name]
+        bad = statistics.update(arrays[name], batch.size, budget)
+        if bad is not None and (statistics.unbounded or answers(batch.feeds)):
+            statistics.update_unbounded(arrays[name], batch.size, budget)
         elif bad is not None:
             raise DataError(
                 f"tensor {name!r} takes NaN or infinity at sample {data.row(first + bad)}",
@@ -120,13 +116,12 @@ def _take_in(  # noqa: PLR0917 - the last three are one run's
             )
 
 
-def _answers(model: Model, arrays: Outputs) -> bool:
+def _answers(model: Model, feeds: Feeds) -> bool:
     """Return whether inputs and outputs of a run are finite, so that infinity inside is by design.
 
     Attention masks scores with minus infinity in front of Softmax, and buckets of distances take
     the logarithm of zero.
     """
-    feeds = {spec.name: arrays[spec.name] for spec in model.inputs}
     if not _finite(feeds):
         return False
     try:
@@ -135,25 +130,32 @@ def _answers(model: Model, arrays: Outputs) -> bool:
         return False
 
 
-def _finite(arrays: Outputs) -> bool:
+def _finite(arrays: Feeds) -> bool:
     return all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
 
 
-def _run(session: RepeatedRuns, batch: Batch, where: str) -> Outputs:
+@contextlib.contextmanager
+def _refusal(feeds: Feeds, where: str) -> Iterator[None]:
+    """Report that the model refuses the feeds."""
     try:
-        return {**batch.feeds, **session.run(batch.feeds)}
+        yield
     except RunError as error:
-        shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in batch.feeds.items())
+        shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in feeds.items())
         raise DataError(f"the model refuses it ({shapes})", where=where, hint=error.what) from error
 
 
-def rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]) -> int:
-    """Return samples per run, so that its observed tensors stay within `CHUNK_BYTES`."""
+def rows_per_run(
+    model: Model, data: Dataset, inner: Sequence[str]
+) -> tuple[int, Mapping[str, int]]:
+    """Return samples per run, so that its tensors stay within `CHUNK_BYTES`, and their bytes."""
     fixed = fixed_rows(model)
-    if fixed is not None:
-        return fixed
-    for row in in_runs(model, data.take(1), 1):
-        arrays = _run(RepeatedRuns(session, inner), row, f"{data.spec}, batch 0")
-        nbytes = sum(a.nbytes for a in arrays.values()) / max(row.size, 1)
-        return int(np.clip(CHUNK_BYTES // max(nbytes, 1), 1, 64))
-    return 1
+    for batch in in_runs(model, data.take(fixed or 1), fixed or 1):
+        with _refusal(batch.feeds, f"{data.spec}, batch 0"):
+            sizes = inner_bytes(model, inner, batch.feeds)
+        if fixed is not None:
+            return fixed, sizes
+        fed = sum(array.nbytes for array in batch.feeds.values())
+        each = (fed + sum(sizes.values())) / max(batch.size, 1)
+        rows = int(np.clip(CHUNK_BYTES // max(each, 1), 1, 64))
+        return rows, {name: math.ceil(size * rows / batch.size) for name, size in sizes.items()}
+    return fixed or 1, dict.fromkeys(inner, 0)

@@ -9,7 +9,6 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_only_outputs
-from trimtab.core.target import usable_cpus
 
 
 def observe(
@@ -21,7 +20,7 @@ def observe(
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
-    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
+    session = build_session(with_only_outputs(model, inner), SessionConfig.for_inner_tensors())
     batches = fitting(model, data, rows=rows)
     for batch in ctx.progress.track(batches, activity, batches.batches):
         yield {**batch.feeds, **(run(session, batch.feeds, inner) if inner else {})}

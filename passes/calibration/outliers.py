@@ -32,8 +32,8 @@ TYPICAL = 0.9
 #: Least samples for which a typical reach is known.
 LEAST_SAMPLES = 8
 
-#: A new run over the data: arrays by tensor, samples in them, number of the first.
-Stream = Callable[[str], Iterator[tuple[Outputs, int, int]]]
+#: A new run over the data: some arrays by tensor, their batch, number of its first sample.
+Stream = Callable[[str], Iterator[tuple[Outputs, Batch, int]]]
 
 
 def typical_reach(counts: Counts) -> float:
@@ -58,11 +58,11 @@ def exclude_outliers(
         low, high = max(found[name].lowest, -far_enough), min(found[name].highest, far_enough)
         found[name].histogram = Histogram(min(low, 0.0), max(high, 0.0) - min(low, 0.0))
     row = None
-    for arrays, rows, first in stream("calibrating without outliers"):
-        for name, typical in far.items():
+    for arrays, batch, first in stream("calibrating without outliers"):
+        for name, typical in ((name, each) for name, each in far.items() if name in arrays):
             values = found[name].within(arrays[name], budget)
             if row is None and np.abs(arrays[name]).max(initial=0) > FAR * typical:
-                row = first + _first_row(arrays[name], rows, FAR * typical)
+                row = first + _first_row(arrays[name], batch.size, FAR * typical)
             found[name].histogram.add(values)
     name = next(iter(far))
     largest = max(-found[name].lowest, found[name].highest)

@@ -204,7 +204,7 @@ class _Measurer:
         intermediate = list(dict.fromkeys(itertools.chain.from_iterable(read)))
         observed = with_outputs(switched.model, [*self.outputs, *intermediate])
         # Level basic does not fuse Q and DQ, so that each can be switched.
-        config = SessionConfig(level="basic", threads=usable_cpus())
+        config = SessionConfig.for_inner_tensors("basic")
         self.session = build_session(observed, config)
         self.every = list(dict.fromkeys([*self.outputs, *intermediate]))
         self.shifts: list[_MeanShift] = [_MeanShift() for _ in self.layers]

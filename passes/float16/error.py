@@ -15,7 +15,6 @@ import onnx_ir as ir
 from trimtab.core.data import Batch, Floats32
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
-from trimtab.core.target import usable_cpus
 
 from ..graph.edit import add_initializer
 from ..graph.names import fresh_name, share_names
@@ -78,7 +77,7 @@ class Float16Trials:
             yield found
 
     def _runs(self, model: Model, watched: Sequence[str]) -> Iterator[Outputs]:
-        config = SessionConfig(level="off", threads=usable_cpus())
+        config = SessionConfig.for_inner_tensors("off")
         session = build_session(with_outputs(model, watched), config)
         return (run(session, batch.feeds, watched) for batch in self.batches)
 

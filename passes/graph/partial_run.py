@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.target import usable_cpus
 
 from .constants import captured
 
@@ -34,7 +33,7 @@ class Walk:
         self.model = model
         self.values: list[dict[str, Array]] = [dict(feeds) for feeds in batches]
         self._place = {node: index for index, node in enumerate(model.graph)}
-        self._fixed = _constants(model.graph)
+        self._fixed = constant_nodes(model.graph)
         self._live: dict[str, ir.Value] = {
             v.name or "": v for v in model.graph.inputs if not v.is_initializer()
         }
@@ -77,7 +76,7 @@ class Walk:
         names = [v.name or "" for v in outputs]
         part = part_between(self.model, {n: self.values[0][n] for n in self._live}, names)
         # Q and DQ run unfused: the wanted tensors lie inside the fusions.
-        config = SessionConfig(level="basic", threads=usable_cpus())
+        config = SessionConfig.for_inner_tensors("basic")
         session = build_session(part, config)
         fed = [spec.name for spec in part.inputs]
         for batch in self.values:
@@ -112,7 +111,7 @@ def part_between(model: Model, fed: Mapping[str, Array], wanted: Sequence[str]) 
     return Model(whole, name=f"a part of {model.name}")
 
 
-def _constants(graph: ir.Graph) -> set[ir.Node]:
+def constant_nodes(graph: ir.Graph) -> set[ir.Node]:
     """Return the nodes whose outputs are the same in every run; each step computes them again."""
     found: set[ir.Node] = set()
     for node in graph:

@@ -17,7 +17,6 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.target import usable_cpus
 
 from .constants import captured
 from .partial_run import part_between
@@ -42,7 +41,7 @@ class Stream:
     model: Model
     values: Values
     position: int = 0
-    config: SessionConfig = field(default_factory=lambda: SessionConfig(threads=usable_cpus()))
+    config: SessionConfig = field(default_factory=SessionConfig.for_inner_tensors)
     _files: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
     _count: int = 0
 

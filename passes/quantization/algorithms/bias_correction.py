@@ -29,7 +29,7 @@ from ...graph.partial_run import Walk, channel_mean, channel_rows
 from ..output_error import LayerChanges
 from ..qdq.bias import Bias, find_bias, remove_unused_biases
 from ..qdq.float_reference import load_reference, shared_layers
-from .layer_outputs import inner_outputs
+from .layer_outputs import outputs_in_parts
 
 #: Share of an output's mean square that a bias must take away for an operator to be added for it.
 _WORTH_A_NODE = 1e-4
@@ -170,8 +170,10 @@ def _means(
         return []
     sums: list[Floats] = [np.zeros(()) for _ in tensors]
     counts = [0] * len(tensors)
-    for arrays in inner_outputs(model, tensors, batches):
+    for arrays in outputs_in_parts(model, tensors, batches):
         for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
+            if name not in arrays:
+                continue
             flat = channel_rows(arrays[name], axis)
             sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
             counts[i] += len(flat)

@@ -24,7 +24,7 @@ from trimtab.core.model import Model
 from ...graph.queries import is_onnx_op
 from ...graph.stored.stored_weights import LARGEST, Gridded, fitted_scales, scale_axes
 from .gptq import compensated
-from .layer_outputs import inner_outputs
+from .layer_outputs import outputs_in_parts
 from .layer_regression import as_columns, from_columns, input_rows
 from .scalable_pairs import group_count
 
@@ -180,11 +180,12 @@ def _second_moments(
     names = list(dict.fromkeys(str(node.inputs[0].name) for node, _ in layers if node.inputs[0]))
     plain = dataclasses.replace(model)
     try:
-        for arrays in inner_outputs(plain, names, batches):
+        for arrays in outputs_in_parts(plain, names, batches):
             for node, value in layers:
                 source = node.inputs[0]
-                assert source is not None
-                x = np.asarray(arrays[str(source.name)], np.float32)
+                if source is None or source.name not in arrays:
+                    continue
+                x = np.asarray(arrays[source.name], np.float32)
                 rows = input_rows(node, _shape(value), x, POSITIONS, rng)
                 product = rows.transpose(0, 2, 1) @ rows
                 sums[node] = sums.get(node, 0.0) + product.astype(np.float64)

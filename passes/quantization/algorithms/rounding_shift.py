@@ -19,7 +19,7 @@ from ...graph.edit import assign_float32, initializer_array
 from ...graph.partial_run import channel_rows
 from ...graph.queries import attr, input_at, is_onnx_op
 from ..judge import Judge, Verdict
-from .layer_outputs import inner_outputs
+from .layer_outputs import outputs_in_parts
 
 #: Weights as they will be, by the initializers that hold them as they are.
 Rounded = Mapping[ir.Value, Floats32]
@@ -70,8 +70,8 @@ def _shifts(model: Model, rounded: Rounded, batches: Sequence[Batch]) -> dict[ir
     sums: dict[tuple[str, int], Floats] = {}
     counts: dict[tuple[str, int], int] = {}
     wanted = {(str(n.inputs[0].name), _axis(n)) for n in layers if n.inputs[0] is not None}
-    for arrays in inner_outputs(model, inputs, batches):
-        for name, axis in wanted:
+    for arrays in outputs_in_parts(model, inputs, batches):
+        for name, axis in ((name, axis) for name, axis in wanted if name in arrays):
             rows = channel_rows(arrays[name], axis)
             sums[name, axis] = sums.get((name, axis), 0.0) + rows.sum(axis=0, dtype=np.float64)
             counts[name, axis] = counts.get((name, axis), 0) + len(rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, with_untyped_outputs
+from trimtab.core.ort.inner_shapes import inner_tensors
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,11 @@ def tensors_of(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str,
     Raises:
         RunError: onnxruntime refuses the graph.
     """
-    inner = [v.name for node in running.graph for v in node.outputs if v.name]
-    plain = replace(config, level="off").for_one_run(running)
-    session = build_session(with_untyped_outputs(running, inner), plain)
-    found = {}
-    for name, value in (*run(session, feeds).items(), *feeds.items()):
-        array = np.asarray(value)
+    found = {
+        name: Tensor(value.shape, value.nbytes, value.dtype == ir.DataType.FLOAT16)
+        for name, value in inner_tensors(running, feeds, config).items()
+    }
+    for name, array in feeds.items():
         found[name] = Tensor(array.shape, array.nbytes, array.dtype == np.float16)
     for name, weight in running.graph.initializers.items():
         tensor = weight.const_value
