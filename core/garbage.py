@@ -1,10 +1,37 @@
-"""Pauses of Python's garbage collector while large graphs are copied and walked."""
+"""Pauses of Python's collector while graphs are walked, and freed memory that goes back."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import sys
 from collections.abc import Iterator
+
+#: Bytes from which a block is memory of its own, which goes back to the system once it is freed.
+OWN_BLOCK = 4 << 20
+#: Bytes that are free at the end of the heap before they go back.
+FREE_AT_END = 32 << 20
+#: Parameters of glibc's `mallopt`.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def return_freed_memory() -> None:
+    """Let this process give large blocks back to the system once they are freed, where it can.
+
+    glibc raises the size of what it gives back to that of the largest block that was freed, up to
+    32 MB. Freed tensors then stay in the heap, between smaller things that live on: a network of 4
+    MB took 715 MB instead of 480. It holds for the whole process, so a command alone asks for it;
+    MALLOC_MMAP_THRESHOLD_ has precedence.
+    """
+    if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
+        system = ctypes.CDLL(None)
+        system.mallopt(_MMAP_THRESHOLD, OWN_BLOCK)
+        system.mallopt(_TRIM_THRESHOLD, FREE_AT_END)
 
 
 @contextlib.contextmanager

@@ -151,7 +151,7 @@ class DetectionReader:
         head: str = "",
     ) -> DetectionReader:
         """Return the reader of one output that has boxes beside scores."""
-        array = joined(name, found).astype(np.float64)
+        array = joined(name, found, np.float64)
         boxes, scores = score_columns(array, kind)
         side = picture_side(model)
         last = kind.axis == array.ndim - 1 and not kind.labels

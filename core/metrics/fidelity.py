@@ -143,7 +143,9 @@ def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
     if kind.kind == "numbers":
         a, b = standardised(a, kind), standardised(b, kind)
     if kind.kind != "detections":
-        return np.array([[np.square(a - b).sum()], [np.square(a).sum()]])
+        np.subtract(a, b, out=b)  # both are copies, and as large as all outputs of a batch
+        parts = [[np.square(x, out=x).sum()] for x in (b, a)]
+        return np.array(parts)
     boxes, scores = score_columns(a, kind)
     boxes2, scores2 = score_columns(b, kind)
     weight = scores.max(-1, keepdims=True)  # a box counts by how sure it is of its object

@@ -61,11 +61,16 @@ def output_kinds(model: Model, found: Sequence[Mapping[str, Array]]) -> dict[str
     return {name: kind_of(values.get(name), joined(name, found), text=text) for name in found[0]}
 
 
-def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
-    """Return an output over all batches whose items are as large as the largest."""
+def joined(
+    name: str, found: Sequence[Mapping[str, Array]], dtype: type[np.float64] | None = None
+) -> Array:
+    """Return an output over all batches whose items are as large as the largest.
+
+    It is of the type that it has where None is given.
+    """
     arrays = [np.atleast_1d(outputs[name]) for outputs in found]
     shape = max(arrays, key=lambda array: array.size // max(1, len(array))).shape[1:]
-    return np.concatenate([a for a in arrays if a.shape[1:] == shape])
+    return np.concatenate([a for a in arrays if a.shape[1:] == shape], dtype=dtype)
 
 
 def kind_of(value: ir.Value | None, array: Array, *, text: bool = False) -> OutputKind:
@@ -80,7 +85,9 @@ def kind_of(value: ir.Value | None, array: Array, *, text: bool = False) -> Outp
         return OutputKind("integers")
     if not array.size or (array.ndim < 2 and _is_whole(value)):
         return OutputKind("signal")
-    array = np.where(np.isfinite(array), array, 0).astype(np.float32)
+    finite = np.isfinite(array)
+    array = array if finite.all() else np.where(finite, array, 0)
+    array = array.astype(np.float32, copy=False)
     return _of_values(value, array, text=text) if array.ndim > 1 else _of_numbers(array)
 
 

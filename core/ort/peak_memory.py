@@ -36,7 +36,8 @@ def peak_bytes(
 def _sizes(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str, int]:
     """Return the bytes of each value that is not a weight, by one run; a sequence has none."""
     found = inner_tensors(running, feeds, config)
-    return {name: value.nbytes for name, value in (*feeds.items(), *found.items())}
+    fed = {name: array.nbytes for name, array in feeds.items()}
+    return fed | {name: tensor.nbytes for name, tensor in found.items()}
 
 
 def _peak(graph: ir.Graph, sizes: Mapping[str, int]) -> int:

@@ -41,16 +41,27 @@ class ArraySource(Source):
         return self._count
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Yield the rows, copied from the mapped file batch by batch."""
+        """Yield the rows batch by batch; what follows one another is not copied."""
         for start in range(0, len(rows), batch):
             take = rows[start : start + batch]
-            feeds = {n: np.asarray(a[take] if a.ndim else a) for n, a in self.feeds.items()}
+            feeds = {n: _taken(a, take) if a.ndim else np.asarray(a) for n, a in self.feeds.items()}
             yield Batch(feeds, None if self.labels is None else np.asarray(self.labels[take]))
 
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of names, types, shapes and bytes; that of the rows that were read from files."""
         return self._identity or digest_of([Batch(self.feeds, self.labels)])
+
+
+def _taken(array: Array, rows: Rows) -> Array:
+    """Return rows of an array, a view of it where they follow one another.
+
+    A mapped file may begin where no number may: its rows are copied.
+    """
+    first, count = int(rows[0]), len(rows)
+    if array.flags.aligned and np.array_equal(rows, np.arange(first, first + count)):
+        return np.asarray(array[first : first + count])
+    return np.asarray(array[rows])
 
 
 class ShardedSource(Source):

@@ -72,7 +72,7 @@ class RunsInParts:
     def run(self, feeds: Feeds) -> Iterator[Outputs]:
         """Yield the wanted tensors of each part, in a dictionary that is emptied after its turn.
 
-        The arrays are valid until the next but one is asked for.
+        The arrays are valid while their batch is run, and the next.
 
         Raises:
             RunError: onnxruntime refuses the feeds, or fails.
@@ -117,7 +117,7 @@ def _parts(graph: ir.Graph, wanted: set[str], sizes: Mapping[str, int]) -> list[
     for node in graph:
         names = [str(value.name) for value in node.outputs if value.name in wanted]
         needed = sum(sizes[name] for name in names)
-        if size and size + needed > PART_BYTES:
+        if needed and size and size + needed > PART_BYTES:
             parts.append(_Part())
             size = 0
         size += needed

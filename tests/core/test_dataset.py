@@ -215,3 +215,12 @@ def test_rows_that_a_model_cannot_run_on_are_shown_with_the_refusal() -> None:
     data = Dataset.of_arrays({"i": np.array([1, 9])})
     with pytest.raises(RunError, match=r"out of data bounds.* It was fed i \[2\] int64"):
         evaluate(model, data, "fidelity", reference=model)
+
+
+@pytest.mark.parametrize(("part", "shared"), [(slice(3, 6), True), (slice(0, 9, 3), False)])
+def test_rows_that_follow_one_another_are_not_copied(part: slice, shared: bool) -> None:
+    rows = np.arange(20, dtype=np.float32).reshape(10, 2)
+    data = Dataset.of_arrays({"x": rows}, batch=3)
+    (batch,) = data.select(data.positions[part], "part")
+    assert batch.feeds["x"].tolist() == rows[part].tolist()
+    assert np.shares_memory(batch.feeds["x"], rows) is shared

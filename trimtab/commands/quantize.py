@@ -68,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Quantize, evaluate where asked, write."""
     from trimtab.core.errors import OptionError, nearest
+    from trimtab.core.garbage import return_freed_memory
     from trimtab.passes import find
 
     from .one_pass import apply, parsed_fields
@@ -90,6 +91,7 @@ def execute(args: argparse.Namespace) -> int:
     steps = [*before, find("simplify")(), kind.from_json(fields)]
 
     told: list[str] = []
+    return_freed_memory()
 
     def accept(before: Model, after: Model) -> list[str]:
         _accept(before, after, args)

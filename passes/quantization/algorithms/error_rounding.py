@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.context import Context
-from trimtab.core.data import Batch, Floats, Floats32
+from trimtab.core.data import Array, Batch, Floats, Floats32
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 
@@ -177,19 +177,30 @@ def _second_moments(
     sums: dict[ir.Node, Any] = {}
     counts: dict[ir.Node, int] = {}
     rng = np.random.default_rng(ctx.seed)
-    names = list(dict.fromkeys(str(node.inputs[0].name) for node, _ in layers if node.inputs[0]))
     plain = dataclasses.replace(model)
     try:
-        for arrays in outputs_in_parts(plain, names, batches):
-            for node, value in layers:
-                source = node.inputs[0]
-                if source is None or source.name not in arrays:
-                    continue
-                x = np.asarray(arrays[source.name], np.float32)
-                rows = input_rows(node, _shape(value), x, POSITIONS, rng)
-                product = rows.transpose(0, 2, 1) @ rows
-                sums[node] = sums.get(node, 0.0) + product.astype(np.float64)
-                counts[node] = counts.get(node, 0) + rows.shape[1]
+        for node, value, x in _inputs(plain, layers, batches):
+            rows = input_rows(node, _shape(value), x, POSITIONS, rng)
+            product = rows.transpose(0, 2, 1) @ rows
+            sums[node] = sums.get(node, 0.0) + product.astype(np.float64)
+            counts[node] = counts.get(node, 0) + rows.shape[1]
     except RunError:
         return {}
     return {node: total / max(counts[node], 1) for node, total in sums.items()}
+
+
+def _inputs(
+    model: Model, layers: Sequence[tuple[ir.Node, ir.Value]], batches: Sequence[Batch]
+) -> Iterator[tuple[ir.Node, ir.Value, Floats32]]:
+    """Yield each layer's inputs for each batch, in the order of the layers, however they come."""
+    sources = {node: str(node.inputs[0].name) for node, _ in layers if node.inputs[0] is not None}
+    known: dict[str, Array] = {}
+    waiting: list[tuple[ir.Node, ir.Value]] = []
+    for arrays in outputs_in_parts(model, list(dict.fromkeys(sources.values())), batches):
+        waiting = waiting or list(layers)
+        known |= arrays
+        while waiting and sources[waiting[0][0]] in known:
+            node, value = waiting.pop(0)
+            yield node, value, np.asarray(known[sources[node]], np.float32)
+        later = {sources[node] for node, _ in waiting}
+        known = {name: array for name, array in known.items() if name in later}

@@ -39,7 +39,7 @@ def outputs_in_parts(
 ) -> Iterator[Outputs]:
     """Yield named tensors, each once for each batch, as many at a time as memory is meant for.
 
-    They are inputs of the graph or inner tensors, and valid until the next are asked for.
+    They are inputs of the graph or inner tensors, and valid while their batch is run.
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]

@@ -10,7 +10,7 @@ from onnx import helper
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
-from trimtab.core.ort.session import build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,15 @@ def test_an_operator_of_another_domain_names_what_registers_it(domain: str, owne
     model = Model.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=9))
     with pytest.raises(RunError, match=f"domain {domain} come from {owner}"):
         build_session(model)
+
+
+@pytest.mark.parametrize("arena", [True, False])
+def test_an_answer_keeps_no_more_than_itself(arena: bool) -> None:
+    model = relu_only()
+    session = build_session(model, SessionConfig(arena=arena))
+    (answer,) = run(session, random_feeds(model)).values()
+    # What belongs to onnxruntime is the whole arena, as long as one array of it is left.
+    assert answer.flags.owndata is arena
 
 
 def test_no_wanted_output_is_none_of_them() -> None:

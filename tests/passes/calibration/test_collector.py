@@ -12,6 +12,7 @@ from trimtab.core.ort.session import build_session, run, with_outputs
 from trimtab.passes.calibration import collector as module
 from trimtab.passes.calibration.collector import calibrate
 from trimtab.passes.calibration.statistics import unbounded_nodes
+from trimtab.passes.graph import runs_in_parts
 
 
 def network(batch: str = "N"):
@@ -103,6 +104,17 @@ def test_memory_of_a_run_is_bounded(monkeypatch):
     # A row takes 20 x (4 + 4 x 3) values of 4 bytes.
     assert max(seen) <= 10_000 // (20 * 16 * 4)
     assert sum(seen) == 100
+
+
+def test_parts_of_a_row_give_the_same_statistics(monkeypatch):
+    model, rows = network(), batches_of((20, 5))[0]
+    whole = calibrate(model, TENSORS, Dataset.of_arrays({"x": rows}), CONTEXT)
+    monkeypatch.setattr(runs_in_parts, "PART_BYTES", 1)
+    parts = calibrate(model, TENSORS, Dataset.of_arrays({"x": rows}), CONTEXT)
+    for name, of in whole.items():
+        assert (parts[name].lowest, parts[name].highest) == (of.lowest, of.highest)
+        assert parts[name].rows == of.rows == 20
+        np.testing.assert_array_equal(parts[name].histogram.counts, of.histogram.counts)
 
 
 def test_a_fixed_batch_size_gets_full_batches():
