@@ -34,13 +34,13 @@ class Level:
             (Li et al., "Generalized Focal Loss", 2020).
         scores: those of classes; and of any object, which multiplies them, where there is one.
         others: what else each position has, as landmarks.
-        last: true where columns are the last axis; else they are the first behind the rows.
+        axes: axis of the columns of each.
     """
 
     boxes: str
     scores: tuple[str, ...]
     others: tuple[str, ...]
-    last: bool
+    axes: Mapping[str, int]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,9 +49,12 @@ class Level:
 
     def columns(self, outputs: Mapping[str, Array], name: str) -> Floats:
         """Return an output as (N, positions, columns) in double precision."""
-        array = outputs[name].astype(np.float64)
-        array = array if self.last else np.moveaxis(array, 1, -1)
+        array = np.moveaxis(outputs[name].astype(np.float64), self.axes[name], -1)
         return array.reshape(len(array), -1, array.shape[-1])
+
+    def widths(self, outputs: Mapping[str, Array]) -> tuple[int, ...]:
+        """Return the number of columns of each output."""
+        return tuple(outputs[name].shape[self.axes[name]] for name in self.names)
 
     def joined(self, outputs: Mapping[str, Array]) -> Floats:
         """Return boxes, scores and what else there is: (N, positions, columns)."""
@@ -89,17 +92,14 @@ class SplitDetector:
             return cls((listed[0],), listed[1])
         outputs = found[0]
         kinds = {name: _within(kind, [o[name] for o in found]) for name, kind in kinds.items()}
-        for last in (True, False):
-            made = _levels(kinds, outputs, last=last)
-            levels = tuple(level for _, level in sorted(made, key=lambda pair: -pair[0]))
-            if not levels:
+        for axes in (_last_axes(outputs), _first_axes(outputs)):
+            levels = _levels(kinds, outputs, axes)
+            if len({level.widths(outputs) for level in levels}) != 1:
                 continue
-            shapes = {tuple(_width(outputs[n], last=last) for n in v.names) for v in levels}
-            bins = _width(outputs[levels[0].boxes], last=last) > BOX
-            if len(shapes) > 1 or (bins and len(levels) < 2):
+            boxes, *widths = levels[0].widths(outputs)
+            if boxes > BOX and len(levels) < 2:
                 continue  # features beside scores look like bins of a single level
-            scores = max(_width(outputs[n], last=last) for n in levels[0].scores)
-            end = BOX + scores if levels[0].others else 0
+            end = BOX + max(widths[: len(levels[0].scores)]) if levels[0].others else 0
             return cls(levels, OutputKind("detections", axis=1, scores=BOX, end=end))
         return None
 
@@ -141,62 +141,68 @@ def _within(kind: OutputKind, arrays: Sequence[Array]) -> OutputKind:
     return OutputKind("scores") if low >= -1e-3 and high <= 1 + 1e-3 else kind
 
 
+def _last_axes(outputs: Mapping[str, Array]) -> dict[str, int]:
+    """Return the last axis of each output as that of its columns.
+
+    Of (N, columns, positions) beside boxes (N, positions, 4) it is the first behind the rows.
+    """
+    flat = [a.shape for a in outputs.values() if a.ndim == 3]
+    positions = {shape[1] for shape in flat if shape[2] == BOX}
+    return {
+        n: 1
+        if a.ndim == 3 and a.shape[1] not in positions and a.shape[2] in positions
+        else a.ndim - 1
+        for n, a in outputs.items()
+    }
+
+
+def _first_axes(outputs: Mapping[str, Array]) -> dict[str, int]:
+    """Return the first axis behind the rows of each output as that of its columns."""
+    return dict.fromkeys(outputs, 1)
+
+
 def _levels(
-    kinds: Mapping[str, OutputKind], outputs: Mapping[str, Array], *, last: bool
-) -> list[tuple[int, Level]]:
-    """Return the number of positions and the outputs of each level."""
-    places: dict[tuple[int, ...], list[str]] = {}
+    kinds: Mapping[str, OutputKind], outputs: Mapping[str, Array], axes: Mapping[str, int]
+) -> tuple[Level, ...]:
+    """Return the outputs of each level, that of most positions first."""
+    places: dict[tuple[int, ...], dict[str, int]] = {}
     for name, array in outputs.items():
         if array.ndim in {3, 4} and array.dtype.kind == "f":
-            place = array.shape[1:-1] if last else array.shape[2:]
-            places.setdefault(place, []).append(name)
-    found = []
-    for place, names in places.items():
-        widths = {name: _width(outputs[name], last=last) for name in names}
-        axis = {name: outputs[name].ndim - 1 if last else 1 for name in names}
-        level = _level({n: kinds[n] for n in names}, widths, axis, last=last)
-        if level is not None and math.prod(place) >= POSITIONS:
-            found.append((math.prod(place), level))
-    return found
+            place = tuple(np.delete(array.shape, [0, axes[name]]).tolist())
+            places.setdefault(place, {})[name] = array.shape[axes[name]]
+    largest = sorted(places, key=math.prod, reverse=True)
+    found = [_level(kinds, places[p], axes) for p in largest if math.prod(p) >= POSITIONS]
+    return tuple(level for level in found if level is not None)
 
 
 def _level(
-    kinds: Mapping[str, OutputKind],
-    widths: Mapping[str, int],
-    axis: Mapping[str, int],
-    *,
-    last: bool,
+    kinds: Mapping[str, OutputKind], widths: Mapping[str, int], axes: Mapping[str, int]
 ) -> Level | None:
     """Return the level that outputs of the same positions are; None where they are none."""
     boxes = _boxes(kinds, widths)
-    scores = [
-        name
-        for name, kind in kinds.items()
-        if name != boxes
-        and (kind.kind == "scores" or (kind.kind in _CHOICES and kind.axis == axis[name]))
-    ]
-    others = [name for name in kinds if name != boxes and name not in scores]
+    scores = sorted(n for n in widths if n != boxes and _are_scores(kinds[n], axes[n]))
+    others = sorted(n for n in widths if n != boxes and n not in scores)
     if boxes is None or not 1 <= len(scores) <= 2:
         return None
     if len(scores) == 2 and 1 not in {widths[name] for name in scores}:
         return None
-    return Level(boxes, tuple(sorted(scores)), tuple(sorted(others)), last)
+    return Level(boxes, tuple(scores), tuple(others), axes)
+
+
+def _are_scores(kind: OutputKind, axis: int) -> bool:
+    return kind.kind == "scores" or (kind.kind in _CHOICES and kind.axis == axis)
 
 
 def _boxes(kinds: Mapping[str, OutputKind], widths: Mapping[str, int]) -> str | None:
     """Return the output of boxes: four columns, relative ones within 0 and 1, or bins of four."""
-    signals = [name for name, kind in kinds.items() if kind.kind == "signal"]
-    scores = [name for name, kind in kinds.items() if kind.kind == "scores"]
+    signals = [name for name in widths if kinds[name].kind == "signal"]
+    scores = [name for name in widths if kinds[name].kind == "scores"]
     bins = [name for name in signals if widths[name] > BOX and widths[name] % BOX == 0]
     plain = [[name for name in names if widths[name] == BOX] for names in (signals, scores)]
     for found in (*plain, bins):
         if found:
             return found[0] if len(found) == 1 else None
     return None
-
-
-def _width(array: Array, *, last: bool) -> int:
-    return int(array.shape[-1 if last else 1])
 
 
 def _sides(boxes: Floats) -> Floats:

@@ -91,6 +91,13 @@ def test_boxes_count_where_there_is_an_object(form: dict[str, Any]) -> None:
         assert kept(truth, changed(truth, "box", 40, object_too=True))[0] == 0
 
 
+def test_scores_may_have_their_classes_before_the_positions() -> None:
+    truth = levels(first=False, objectness=False)
+    turned = {n: np.moveaxis(a, 1, 2) if "cls" in n else a for n, a in truth.items()}
+    assert kept(turned, turned) == (1, "box_8, cls_8 and those of 1 further level")
+    assert kept(turned, changed(turned, "box", 9, object_too=False))[0] == 1
+
+
 def test_all_levels_are_one_detector() -> None:
     truth = levels(first=True)
     name = kept(truth, truth)[1]
