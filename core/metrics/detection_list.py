@@ -72,12 +72,17 @@ class DetectionList:
 
     def joined(self, outputs: Mapping[str, Array]) -> Floats:
         """Return boxes, scores and classes: (N, detections, columns)."""
-        boxes = outputs[self.boxes].astype(np.float64)
+        boxes = finite(outputs[self.boxes])
         boxes = boxes if boxes.ndim == 3 else boxes[None]
         names = (self.scores, self.labels) if self.labels else (self.scores,)
         shape = (*boxes.shape[:2], 1)
-        columns = (outputs[name].astype(np.float64).reshape(shape) for name in names)
+        columns = (finite(outputs[name]).reshape(shape) for name in names)
         return np.concatenate([boxes, *columns], axis=-1)
+
+
+def finite(array: Array) -> Floats:
+    """Return values in double precision, 0 in place of those that are not finite."""
+    return np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
 
 
 def _is_beside(array: Array, boxes: Array) -> bool:
@@ -86,7 +91,8 @@ def _is_beside(array: Array, boxes: Array) -> bool:
 
 
 def _are_whole(array: Array) -> bool:
-    return bool(array.dtype.kind in "iu" or np.array_equal(array, np.round(array)))
+    whole = array.dtype.kind in "iu" or np.array_equal(array, np.round(array))
+    return bool(whole and np.isfinite(array).all())
 
 
 def _are_scores(array: Array) -> bool:

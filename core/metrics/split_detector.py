@@ -16,8 +16,9 @@ import numpy as np
 from ..batches import fixed_rows
 from ..data import Array, Floats
 from ..model import Model
-from .detection_list import BOX, DetectionList
+from .detection_list import BOX, DetectionList, finite
 from .kinds import OutputKind
+from .recognition import output_kinds
 
 #: Kinds of scores that sum to one: alone, most often nothing, they look like a line of text.
 _CHOICES = frozenset({"classes", "sequence"})
@@ -48,8 +49,8 @@ class Level:
         return (self.boxes, *self.scores, *self.others)
 
     def columns(self, outputs: Mapping[str, Array], name: str) -> Floats:
-        """Return an output as (N, positions, columns) in double precision."""
-        array = np.moveaxis(outputs[name].astype(np.float64), self.axes[name], -1)
+        """Return the finite values of an output as (N, positions, columns)."""
+        array = np.moveaxis(finite(outputs[name]), self.axes[name], -1)
         return array.reshape(len(array), -1, array.shape[-1])
 
     def widths(self, outputs: Mapping[str, Array]) -> tuple[int, ...]:
@@ -71,10 +72,12 @@ class SplitDetector:
     Attributes:
         levels: levels, that of most positions first; or the list of what a detector chose.
         kind: kind of the joined outputs (N, columns, positions).
+        flat: true where outputs are (positions, columns), without an axis of rows.
     """
 
     levels: tuple[Level, ...] | tuple[DetectionList]
     kind: OutputKind
+    flat: bool = False
 
     @classmethod
     def of(
@@ -90,6 +93,10 @@ class SplitDetector:
         listed = DetectionList.of(found, one_row=fixed_rows(model) == 1)
         if listed is not None:
             return cls((listed[0],), listed[1])
+        flat = _are_flat(found[0])
+        if flat:
+            found = [_with_rows(outputs) for outputs in found]
+            kinds = output_kinds(model, found)
         outputs = found[0]
         kinds = {name: _within(kind, [o[name] for o in found]) for name, kind in kinds.items()}
         for axes in (_last_axes(outputs), _first_axes(outputs)):
@@ -100,7 +107,7 @@ class SplitDetector:
             if boxes > BOX and len(levels) < 2:
                 continue  # features beside scores look like bins of a single level
             end = BOX + max(widths[: len(levels[0].scores)]) if levels[0].others else 0
-            return cls(levels, OutputKind("detections", axis=1, scores=BOX, end=end))
+            return cls(levels, OutputKind("detections", axis=1, scores=BOX, end=end), flat)
         return None
 
     @property
@@ -124,8 +131,9 @@ class SplitDetector:
 
         Outputs that do not belong together any more give one without elements.
         """
+        known = _with_rows(outputs) if self.flat else outputs
         try:
-            levels = [level.joined(outputs) for level in self.levels]
+            levels = [level.joined(known) for level in self.levels]
             joined = np.moveaxis(np.concatenate(levels, axis=1), -1, 1)
         except ValueError:
             joined = np.zeros((len(outputs[self.names[0]]), 0))
@@ -133,12 +141,22 @@ class SplitDetector:
         return {self.name: joined} | rest
 
 
+def _are_flat(outputs: Mapping[str, Array]) -> bool:
+    """Return whether outputs are (positions, columns) of several levels, as SCRFD has them."""
+    alike = all(a.ndim == 2 for a in outputs.values())
+    return alike and len({len(a) for a in outputs.values()}) > 1
+
+
+def _with_rows(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array[None] for name, array in outputs.items()}
+
+
 def _within(kind: OutputKind, arrays: Sequence[Array]) -> OutputKind:
-    """Return scores for a signal between 0 and 1: beside boxes also undecided ones are scores."""
-    if kind.kind != "signal" or not all(a.size for a in arrays):
+    """Return scores for numbers between 0 and 1: beside boxes also undecided ones are scores."""
+    if kind.kind not in {"signal", "numbers"} or not all(a.size for a in arrays):
         return kind
     low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
-    return OutputKind("scores") if low >= -1e-3 and high <= 1 + 1e-3 else kind
+    return OutputKind("scores" if low >= -1e-3 and high <= 1 + 1e-3 else "signal")
 
 
 def _last_axes(outputs: Mapping[str, Array]) -> dict[str, int]:

@@ -98,6 +98,13 @@ def test_scores_may_have_their_classes_before_the_positions() -> None:
     assert kept(turned, changed(turned, "box", 9, object_too=False))[0] == 1
 
 
+def test_outputs_without_an_axis_of_rows_are_one_picture() -> None:
+    truth = {n: a[0] for n, a in levels(first=False, decoded=False).items()}
+    far = {n: a + 9 if n == "box_4" else a for n, a in truth.items()}
+    assert kept(truth, far) == (1, "box_8, cls_8, obj_8 and those of 1 further level")
+    assert kept(truth, {n: a + 40 if n == "box_8" else a for n, a in truth.items()})[0] == 0
+
+
 def test_all_levels_are_one_detector() -> None:
     truth = levels(first=True)
     name = kept(truth, truth)[1]
