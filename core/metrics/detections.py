@@ -68,7 +68,7 @@ class Head:
         Boxes may have further columns, such as an angle.
         """
         objectness = last_axis and scores.shape[-1] > 1
-        background = not objectness and _has_background(scores)
+        background = not objectness and has_background(scores)
         plain = cls("centre", objectness, side, background=background)
         hot = boxes[plain.sure(scores)][:, :4]
         grid = side is not None and _cells(side) == boxes.shape[1] and bool((hot[:, 2:] < 0).any())
@@ -145,8 +145,8 @@ def _each(boxes: Floats, scores: Floats, sure: Array) -> Iterable[tuple[Floats, 
     return zip(boxes, scores, sure, strict=True)
 
 
-def _has_background(scores: Floats) -> bool:
-    """Return whether scores (N, P, S) sum to one, and the first is mostly the largest."""
+def has_background(scores: Floats) -> bool:
+    """Return whether scores (..., S) sum to one, and the first is mostly the largest."""
     if scores.shape[-1] < 2 or not np.allclose(scores.sum(-1), 1, atol=0.02):
         return False
     return float((scores.argmax(-1) == 0).mean()) > MOSTLY

@@ -17,6 +17,7 @@ from ..batches import fixed_rows
 from ..data import Array, Floats
 from ..model import Model
 from .detection_list import BOX, DetectionList, finite
+from .detections import has_background
 from .kinds import OutputKind
 from .recognition import output_kinds
 
@@ -189,16 +190,19 @@ def _levels(
             place = tuple(np.delete(array.shape, [0, axes[name]]).tolist())
             places.setdefault(place, {})[name] = array.shape[axes[name]]
     largest = sorted(places, key=math.prod, reverse=True)
-    found = [_level(kinds, places[p], axes) for p in largest if math.prod(p) >= POSITIONS]
+    found = [_level(kinds, outputs, places[p], axes) for p in largest if math.prod(p) >= POSITIONS]
     return tuple(level for level in found if level is not None)
 
 
 def _level(
-    kinds: Mapping[str, OutputKind], widths: Mapping[str, int], axes: Mapping[str, int]
+    kinds: Mapping[str, OutputKind],
+    outputs: Mapping[str, Array],
+    widths: Mapping[str, int],
+    axes: Mapping[str, int],
 ) -> Level | None:
     """Return the level that outputs of the same positions are; None where they are none."""
     boxes = _boxes(kinds, widths)
-    scores = sorted(n for n in widths if n != boxes and _are_scores(kinds[n], axes[n]))
+    scores = sorted(n for n in widths if n != boxes and _are_scores(kinds[n], outputs[n], axes[n]))
     others = sorted(n for n in widths if n != boxes and n not in scores)
     if boxes is None or not 1 <= len(scores) <= 2:
         return None
@@ -207,8 +211,14 @@ def _level(
     return Level(boxes, tuple(scores), tuple(others), axes)
 
 
-def _are_scores(kind: OutputKind, axis: int) -> bool:
-    return kind.kind == "scores" or (kind.kind in _CHOICES and kind.axis == axis)
+def _are_scores(kind: OutputKind, array: Array, axis: int) -> bool:
+    """Return whether an output is scores; of those that sum to one the first is that of nothing.
+
+    Else they are tokens, whose boxes are those of a table's cells.
+    """
+    if kind.kind in _CHOICES and kind.axis == axis:
+        return has_background(np.moveaxis(array, axis, -1))
+    return kind.kind == "scores"
 
 
 def _boxes(kinds: Mapping[str, OutputKind], widths: Mapping[str, int]) -> str | None:
