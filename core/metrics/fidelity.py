@@ -19,9 +19,8 @@ from ..model import Model
 from .average_precision import DetectionReader
 from .kinds import OutputKind, decisions, other_columns, score_columns, standardised
 from .metric import Metric, OutputQuality, Pooled, ratio_items
-from .recognition import output_kinds
 from .sequences import alphabet_of, collapsed, edits
-from .split_detector import SplitDetector
+from .split_detector import JudgedOutputs
 
 #: Thresholds of scores; what lies above counts.
 THRESHOLDS = (0.3, 0.5)
@@ -242,10 +241,8 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         model: the float model.
         found: its outputs for some batches, by which the kind of each output is known.
     """
-    kinds = output_kinds(model, found)
-    split = SplitDetector.of(model, kinds, found)
-    if split is not None:
-        kinds, found = split.kinds(kinds), [split.merged(outputs) for outputs in found]
+    judged = JudgedOutputs.of(model, found)
+    found = [judged.merged(outputs) for outputs in found]
     judges = {
         name: _Judge(
             kind,
@@ -254,12 +251,11 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
             else None,
             _spaces(model) if kind.kind == "sequence" else frozenset(),
         )
-        for name, kind in kinds.items()
+        for name, kind in judged.kinds.items()
     }
 
     def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> _Scored:
-        if split is not None:
-            outputs, reference = split.merged(outputs), split.merged(reference)
+        outputs, reference = judged.merged(outputs), judged.merged(reference)
         pairs = {n: (np.atleast_1d(outputs[n]), np.atleast_1d(reference[n])) for n in judges}
         return _Scored(
             {n: judges[n].score(*pair) for n, pair in pairs.items()},

@@ -142,6 +142,30 @@ class SplitDetector:
         return {self.name: joined} | rest
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedOutputs:
+    """Outputs as they are judged: those of a split detector as one.
+
+    Attributes:
+        kinds: what each is, by name.
+        split: the detector, None where there is none.
+    """
+
+    kinds: Mapping[str, OutputKind]
+    split: SplitDetector | None
+
+    @classmethod
+    def of(cls, model: Model, found: Sequence[Mapping[str, Array]]) -> JudgedOutputs:
+        """Return those of a float model whose outputs for some batches these are."""
+        kinds = output_kinds(model, found)
+        split = SplitDetector.of(model, kinds, found)
+        return cls(kinds if split is None else split.kinds(kinds), split)
+
+    def merged(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the outputs of any model as they are judged."""
+        return outputs if self.split is None else self.split.merged(outputs)
+
+
 def _are_flat(outputs: Mapping[str, Array]) -> bool:
     """Return whether outputs are (positions, columns) of several levels, as SCRFD has them."""
     alike = all(a.ndim == 2 for a in outputs.values())

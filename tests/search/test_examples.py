@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -83,7 +84,7 @@ def test_answers_are_in_words_where_there_is_no_picture() -> None:
     assert example["float"]["text"] != example["ours"]["text"]
 
 
-def detector(boxes: Array, scores: Array) -> Model:
+def detector(boxes: Array, scores: Array, *, split: bool = False) -> Model:
     """Return a model that takes pictures and always finds these boxes and scores."""
     x = ir.val("x", ir.DataType.FLOAT, ir.Shape(["n", 3, 32, 32]))
     arrays = {
@@ -104,11 +105,13 @@ def detector(boxes: Array, scores: Array) -> Model:
     squashed = ir.node("Sigmoid", raw.outputs)
     out = ir.val("y", ir.DataType.FLOAT, ir.Shape(["n", boxes.shape[1], 7]))
     parts = [placed.outputs[0], squashed.outputs[0]]
+    for value, name in zip(parts, ("boxes_of", "scores_of"), strict=True):
+        value.name, value.dtype = name, ir.DataType.FLOAT
     join = ir.node("Concat", parts, attributes={"axis": 2}, outputs=[out])
     nodes = [mean, nothing, column, placed, raw, squashed, join]
     graph = ir.Graph(
         [x],
-        [out],
+        parts if split else [out],
         nodes=nodes,
         initializers=list(known.values()),
         name="g",
@@ -119,16 +122,18 @@ def detector(boxes: Array, scores: Array) -> Model:
     return Model(made)
 
 
-def test_boxes_are_named_by_the_metadata() -> None:
+@pytest.mark.parametrize(("split", "text"), [(False, "dog 0.93"), (True, "cat 0.98")])
+def test_boxes_are_named_by_the_metadata(split: Any, text: str) -> None:
+    """In outputs of their own the first score is that of a class, not of any object."""
     pytest.importorskip("PIL")
     boxes = np.tile(np.array([16, 16, 10, 12], np.float32), (1, 12, 1))
     scores = np.full((1, 12, 3), 0.001, np.float32)
     scores[:, 0] = [0.98, 0.01, 0.95]
-    model = detector(boxes, scores)
+    model = detector(boxes, scores, split=split)
     rows = np.full((2, 3, 32, 32), 90, np.float32)
     found = gather_examples(model, model, Dataset.of_arrays({"x": rows}))
     assert found["outputs"][0]["kind"].startswith("boxes")
-    assert found["examples"][0]["float"]["text"] == "dog 0.93"
+    assert found["examples"][0]["float"]["text"] == text
     assert opened(found["examples"][0]["ours"]["image"]).std() > 5
 
 

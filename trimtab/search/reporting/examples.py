@@ -25,8 +25,8 @@ from trimtab.core.metrics.detections import Detections
 from trimtab.core.metrics.fidelity import THRESHOLDS, fidelity_of
 from trimtab.core.metrics.kinds import OutputKind
 from trimtab.core.metrics.metric import OutputQuality, Pooled
-from trimtab.core.metrics.recognition import output_kinds
 from trimtab.core.metrics.sequences import alphabet_of, collapsed
+from trimtab.core.metrics.split_detector import JudgedOutputs
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.runner import run_here
@@ -118,8 +118,9 @@ class _Painter:
     """Answers of a model in words and on pictures."""
 
     def __init__(self, model: Model, found: Sequence[Mapping[str, Array]], data: Dataset) -> None:
-        self.model, self.found, self.source = model, found, data.source
-        self.kinds = output_kinds(model, found)
+        self.model, self.source = model, data.source
+        self.judged = JudgedOutputs.of(model, found)
+        self.found = [self.judged.merged(outputs) for outputs in found]
         self.note = ""
 
     def example(self, item: _Item, worst: OutputQuality) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class _Painter:
         output = worst.name
         picture = self._picture(item.feeds)
         sides = {
-            side: self._side(picture, output, outputs)
+            side: self._side(picture, output, self.judged.merged(outputs))
             for side, outputs in (("float", item.truth), ("ours", item.mine))
         }
         return {"name": item.name, "output": output, "kept": worst.value, **sides}
@@ -141,7 +142,7 @@ class _Painter:
     def _side(
         self, picture: Array | None, output: str, outputs: Mapping[str, Array]
     ) -> dict[str, str]:
-        kind, array = self.kinds[output], outputs[output]
+        kind, array = self.judged.kinds[output], outputs[output]
         found = (
             self._reader(output).read(outputs, confidence=CONFIDENCE)[0]
             if (kind.kind == "detections")
@@ -151,20 +152,22 @@ class _Painter:
         if picture is None:
             return side
         try:
-            side["image"] = data_uri(self._drawn(picture, kind, array, found))
+            side["image"] = data_uri(self._drawn(picture, output, array, found))
         except ImportError:
             self.note = "Pictures are drawn with Pillow: pip install 'trimtab[images]'"
         return side
 
     @functools.cache  # noqa: B019 - as long as the painter, which is short
     def _reader(self, output: str) -> DetectionReader:
-        return DetectionReader.of_output(self.model, self.found, output, self.kinds[output])
+        kind = self.judged.kinds[output]
+        return DetectionReader.of_output(self.model, self.found, output, kind)
 
-    def _drawn(
-        self, picture: Array, kind: OutputKind, array: Array, found: Detections | None
-    ) -> Any:
+    def _drawn(self, picture: Array, output: str, array: Array, found: Detections | None) -> Any:
+        kind = self.judged.kinds[output]
         if found is not None:
-            return with_boxes(picture, found, self._names(found.classes))
+            known = self._reader(output).head.boxes != "places"
+            names = self._names(found.classes)
+            return with_boxes(picture, found, names) if known else plain_picture(picture)
         if kind.kind == "classes" and array.ndim == 4:
             return with_classes(picture, array.argmax(kind.axis)[0], kind.blank)
         if kind.kind == "integers" and array.ndim in {3, 4} and min(array.shape[-2:]) > 1:
