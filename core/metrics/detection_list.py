@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,13 @@ from .kinds import OutputKind
 
 #: Numbers of a box.
 BOX = 4
+#: First column of the box, that of the score and that of the class, by the number of columns.
+FORMS = {
+    6: ((2, 1, 0), (0, 4, 5), (0, 5, 4)),  # PaddleDetection; torchvision's order; and turned
+    7: ((1, 6, 5), (3, 2, 1)),  # YOLOv7 with its last layers; SSD's DetectionOutput
+}
+#: Fewest rows by which a form is known.
+LEAST = 4
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,7 @@ class DetectionList:
         if len(scores) != 1 or len(labels) > 1 or (first[name].ndim == 2 and not labels):
             return None
         rows = len(first[name]) if first[name].ndim == 3 else 1
-        rest = [n for n in first if n not in {name, *beside}]
-        counts = tuple(n for n in rest if first[n].size == rows and _are_whole(first[n]))
+        counts = _counts(first, {name, *beside}, rows)
         made = cls(name, scores[0], labels[0] if labels else "", counts)
         classes = [int(o[made.labels].max(initial=0)) + 1 for o in found] if labels else [0]
         end = BOX + 1 if labels else 0
@@ -78,6 +84,77 @@ class DetectionList:
         shape = (*boxes.shape[:2], 1)
         columns = (finite(outputs[name]).reshape(shape) for name in names)
         return np.concatenate([boxes, *columns], axis=-1)
+
+
+@dataclass(frozen=True)
+class DetectionRows:
+    """An output of a row for each detection, in no lasting order.
+
+    Attributes:
+        output: (detections, columns) of one picture, or (N, detections, columns).
+        first: first of the four columns of the box.
+        score: column of the score.
+        label: column of the number of the class.
+        counts: outputs of one number a picture, which the rows tell as well.
+    """
+
+    output: str
+    first: int
+    score: int
+    label: int
+    counts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Mapping[str, Array]], *, one_row: bool
+    ) -> tuple[DetectionRows, OutputKind] | None:
+        """Return the rows that an output of some batches is, and its kind; None where none is.
+
+        Args:
+            found: outputs of the float model for some batches.
+            one_row: the model takes one picture at a time.
+        """
+        for name, array in found[0].items():
+            flat, width = array.ndim == 2, array.shape[-1] if array.ndim else 0
+            if array.ndim not in {2, 3, 4} or array.dtype.kind != "f" or width not in FORMS:
+                continue
+            if flat and not (one_row or len({len(o[name]) for o in found}) > 1):
+                continue  # numbers of as many rows
+            rows = np.concatenate([o[name].reshape(-1, width) for o in found])
+            forms = [form for form in FORMS[width] if _fits(rows, *form)]
+            if forms and len(rows) >= LEAST:
+                counts = _counts(found[0], {name}, 1 if flat else len(array))
+                labels = int(rows[:, forms[0][2]].max()) + 1
+                kind = OutputKind("detections", axis=1, scores=BOX, end=BOX + 1, labels=labels)
+                return cls(name, *forms[0], counts), kind
+        return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all its outputs."""
+        return (self.output, *self.counts)
+
+    def joined(self, outputs: Mapping[str, Array]) -> Floats:
+        """Return boxes, scores and classes: (N, detections, columns)."""
+        rows = finite(outputs[self.output])
+        rows = rows[None] if rows.ndim == 2 else rows.reshape(len(rows), -1, rows.shape[-1])
+        box = range(self.first, self.first + BOX)
+        return rows[..., [*box, self.score, self.label]]
+
+
+def _fits(rows: Array, first: int, score: int, label: int) -> bool:
+    """Return whether rows (M, columns) have corners, a score and a class in these columns."""
+    box, scores, labels = rows[:, first : first + BOX], rows[:, score], rows[:, label]
+    if not (_are_whole(labels) and labels.min(initial=0) >= -1 and _are_scores(scores)):
+        return False
+    known = labels >= 0
+    return bool((box[known, 2:] >= box[known, :2]).all() and not _are_whole(scores))
+
+
+def _counts(outputs: Mapping[str, Array], names: Collection[str], rows: int) -> tuple[str, ...]:
+    """Return the outputs but these that are a whole number for each row."""
+    rest = [n for n in outputs if n not in names]
+    return tuple(n for n in rest if outputs[n].size == rows and _are_whole(outputs[n]))
 
 
 def finite(array: Array) -> Floats:

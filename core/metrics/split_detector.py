@@ -16,7 +16,7 @@ import numpy as np
 from ..batches import fixed_rows
 from ..data import Array, Floats
 from ..model import Model
-from .detection_list import BOX, DetectionList, finite
+from .detection_list import BOX, DetectionList, DetectionRows, finite
 from .detections import has_background
 from .kinds import OutputKind
 from .recognition import output_kinds
@@ -71,12 +71,12 @@ class SplitDetector:
     """Outputs that together are detections.
 
     Attributes:
-        levels: levels, that of most positions first; or the list of what a detector chose.
+        levels: levels, that of most positions first; or what a detector chose itself.
         kind: kind of the joined outputs (N, columns, positions).
         flat: true where outputs are (positions, columns), without an axis of rows.
     """
 
-    levels: tuple[Level, ...] | tuple[DetectionList]
+    levels: tuple[Level | DetectionList | DetectionRows, ...]
     kind: OutputKind
     flat: bool = False
 
@@ -91,9 +91,11 @@ class SplitDetector:
             kinds: what its outputs are, each by itself.
             found: its outputs for some batches.
         """
-        listed = DetectionList.of(found, one_row=fixed_rows(model) == 1)
-        if listed is not None:
-            return cls((listed[0],), listed[1])
+        one_row = fixed_rows(model) == 1
+        for form in (DetectionList, DetectionRows):
+            listed = form.of(found, one_row=one_row)
+            if listed is not None:
+                return cls((listed[0],), listed[1])
         flat = _are_flat(found[0])
         if flat:
             found = [_with_rows(outputs) for outputs in found]

@@ -164,6 +164,25 @@ def test_lists_of_one_picture_may_have_any_length() -> None:
     assert kept(truth, {name: array[:0] for name, array in truth.items()})[0] == 0
 
 
+@pytest.mark.parametrize("order", ["lkb", "bkl", "blk", "0blk", "0lkb"])
+@pytest.mark.parametrize("axes", [0, 1])
+def test_rows_of_detections_are_found_again_in_any_order(order: str, axes: int) -> None:
+    """Columns: b the box, k the score, l the class, 0 the number of the picture."""
+    parts = listed(6, batch=False, whole=np.float32)
+    known = {
+        "b": parts["boxes"],
+        "k": parts["scores"][:, None],
+        "l": parts["labels"][:, None],
+        "0": np.zeros((6, 1), np.float32),
+    }
+    rows = np.concatenate([known[part] for part in order], 1)
+    truth = {"found": rows[(None,) * axes], "count": np.array([6], np.int64)}
+    mine = {**truth, "found": truth["found"][..., [3, 1, 2, 0, 4, 5], :]}
+    few = {"found": truth["found"][..., :3, :], "count": np.array([3], np.int64)}
+    assert kept(truth, mine)[0] == 1
+    assert kept(truth, few) == (pytest.approx(2 * 3 / 9), "found, count")
+
+
 def test_average_precision_of_boxes_of_no_known_form_is_refused() -> None:
     truth = levels(first=False, decoded=False)
     boxes = {n: a - 20 if n.startswith("box") else a for n, a in truth.items()}
