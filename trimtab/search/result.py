@@ -71,6 +71,11 @@ class Constraints:
             if value is not None and not 0 < value < math.inf:
                 raise OptionError(f"{name} is {value}, must be above 0")
 
+    @property
+    def limits_time(self) -> bool:
+        """True where the clock decides whether a candidate may be chosen."""
+        return self.min_speedup is not None or self.max_latency_ns is not None
+
     def _check_load(self) -> None:
         if self.goal == "throughput" and self.max_latency_ns is not None:
             raise OptionError(

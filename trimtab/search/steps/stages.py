@@ -49,7 +49,8 @@ def staged(search: Search, plan: SearchPlan, engines: Sequence[Engine] = ()) -> 
     reported = reported or _report_first_usable(search, "int8")
     plan = for_int8(search, plan)
     ladder = prune(search, plan)
-    search.measure("prune", width=COARSE)  # rungs lie far apart, and the best runs once more
+    # Rungs lie far apart, and the best runs once more; but the ends of intervals may bind.
+    search.measure("prune", width=None if search.constraints.limits_time else COARSE)
     reported = reported or _report_first_usable(search, "prune")
     if search.spent.budget.train_seconds is not None:
         train(search, plan, ladder)
