@@ -55,20 +55,18 @@ class DetectionList:
         if len(boxes) != 1 or first[boxes[0]].dtype.kind != "f":
             return None
         (name,) = boxes
-        if first[name].ndim == 2 and not (one_row or len({len(o[name]) for o in found}) > 1):
-            return None  # numbers of as many rows
+        if first[name].ndim == 2 and not _is_of_one_picture(name, found, one_row=one_row):
+            return None
         beside = [n for n in first if n != name and all(_is_beside(o[n], o[name]) for o in found)]
         labels = [n for n in beside if all(_are_whole(o[n]) for o in found)]
         scores = [n for n in beside if n not in labels and all(_are_scores(o[n]) for o in found)]
-        if len(scores) != 1 or len(labels) > 1 or (first[name].ndim == 2 and not labels):
+        if len(scores) != 1 or len(labels) > 1:
             return None
         rows = len(first[name]) if first[name].ndim == 3 else 1
         counts = _counts(first, {name, *beside}, rows)
         made = cls(name, scores[0], labels[0] if labels else "", counts)
-        classes = [int(o[made.labels].max(initial=0)) + 1 for o in found] if labels else [0]
-        end = BOX + 1 if labels else 0
-        kind = OutputKind("detections", axis=1, scores=BOX, end=end, labels=max(classes))
-        return made, kind
+        classes = [int(o[made.labels].max(initial=0)) + 1 for o in found] if labels else [1]
+        return made, _kind(max(classes))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,10 +78,10 @@ class DetectionList:
         """Return boxes, scores and classes: (N, detections, columns)."""
         boxes = finite(outputs[self.boxes])
         boxes = boxes if boxes.ndim == 3 else boxes[None]
-        names = (self.scores, self.labels) if self.labels else (self.scores,)
         shape = (*boxes.shape[:2], 1)
-        columns = (finite(outputs[name]).reshape(shape) for name in names)
-        return np.concatenate([boxes, *columns], axis=-1)
+        scores = finite(outputs[self.scores]).reshape(shape)
+        labels = finite(outputs[self.labels]).reshape(shape) if self.labels else np.zeros(shape)
+        return np.concatenate([boxes, scores, labels], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -118,15 +116,14 @@ class DetectionRows:
             flat, width = array.ndim == 2, array.shape[-1] if array.ndim else 0
             if array.ndim not in {2, 3, 4} or array.dtype.kind != "f" or width not in FORMS:
                 continue
-            if flat and not (one_row or len({len(o[name]) for o in found}) > 1):
-                continue  # numbers of as many rows
+            if flat and not _is_of_one_picture(name, found, one_row=one_row):
+                continue
             rows = np.concatenate([o[name].reshape(-1, width) for o in found])
             forms = [form for form in FORMS[width] if _fits(rows, *form)]
             if forms and len(rows) >= LEAST:
                 counts = _counts(found[0], {name}, 1 if flat else len(array))
                 labels = int(rows[:, forms[0][2]].max()) + 1
-                kind = OutputKind("detections", axis=1, scores=BOX, end=BOX + 1, labels=labels)
-                return cls(name, *forms[0], counts), kind
+                return cls(name, *forms[0], counts), _kind(labels)
         return None
 
     @property
@@ -140,6 +137,17 @@ class DetectionRows:
         rows = rows[None] if rows.ndim == 2 else rows.reshape(len(rows), -1, rows.shape[-1])
         box = range(self.first, self.first + BOX)
         return rows[..., [*box, self.score, self.label]]
+
+
+def _kind(labels: int) -> OutputKind:
+    """Return the kind of joined outputs (N, columns, detections) of so many classes."""
+    return OutputKind("detections", axis=1, scores=BOX, end=BOX + 1, labels=labels)
+
+
+def _is_of_one_picture(name: str, found: Sequence[Mapping[str, Array]], *, one_row: bool) -> bool:
+    """Return whether the first axis counts detections; else it counts rows."""
+    lengths = {len(outputs[name]) for outputs in found}
+    return len(lengths) > 1 or (one_row and max(lengths) > 1)
 
 
 def _fits(rows: Array, first: int, score: int, label: int) -> bool:

@@ -156,11 +156,15 @@ def test_the_order_of_a_list_of_detections_does_not_count(whole: type) -> None:
     assert kept(truth, {**truth, "labels": truth["labels"][:, order]})[0] == pytest.approx(2 / 6)
 
 
-def test_lists_of_one_picture_may_have_any_length() -> None:
+@pytest.mark.parametrize("labelled", [True, False])
+def test_lists_of_one_picture_may_have_any_length(labelled: Any) -> None:
     truth = listed(6, batch=False)
+    if not labelled:
+        del truth["labels"]
+        truth["boxes"] += 40 * np.arange(6, dtype=np.float32)[:, None]  # of one class, apart
     mine = {name: array[:3] for name, array in truth.items()}
     assert kept(truth, truth)[0] == 1
-    assert kept(truth, mine) == (pytest.approx(2 * 3 / 9), "boxes, scores, labels")
+    assert kept(truth, mine) == (pytest.approx(2 * 3 / 9), ", ".join(truth))
     assert kept(truth, {name: array[:0] for name, array in truth.items()})[0] == 0
 
 
