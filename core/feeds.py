@@ -45,17 +45,18 @@ def whole_inputs(inputs: Sequence[TensorSpec], row: Mapping[str, Array]) -> list
         row: arrays of one row, each with an axis of size 1 in front.
     """
     unbatched = _unbatched(inputs)
+    longer = [s for s in inputs if s.name in row and s.shape is not None]
+    longer = [s for s in longer if row[s.name].ndim == len(s.shape or ()) + 1]
+    if len(longer) == len(inputs) > 1:  # as nodes and edges of a graph, each with sizes of its own
+        return [spec.name for spec in longer]
 
     def whole(spec: TensorSpec) -> bool:
-        array = row.get(spec.name)
-        if array is None or spec.shape is None or array.ndim != len(spec.shape) + 1:
-            return False
         if not spec.shape or spec in unbatched:
             return True
         size = spec.shape[0]
-        return bool(array.shape[1] == (size if isinstance(size, int) else 1))
+        return bool(row[spec.name].shape[1] == (size if isinstance(size, int) else 1))
 
-    return [spec.name for spec in inputs if whole(spec)]
+    return [spec.name for spec in longer if whole(spec)]
 
 
 def _unbatched(inputs: Sequence[TensorSpec]) -> list[TensorSpec]:

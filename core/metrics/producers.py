@@ -10,9 +10,12 @@ import onnx_ir as ir
 DEPTH = 24
 #: Operators whose results lie between 0 and 1.
 _SQUASHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
-#: Operators whose results have no bounds, and those that leave values and bounds as they are, but
-#: for a bias.
+#: Operators whose results have no bounds, those between layers, and those that leave values and
+#: bounds as they are, but for a bias.
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_ACTIVATIONS = frozenset(
+    {"Celu", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu", "Swish"}
+)
 _KEEPING = frozenset(
     {"Add", "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -27,6 +30,13 @@ def is_linear(value: ir.Value | None) -> bool:
             return False
         value = node.inputs[0]
     return False
+
+
+def is_hidden(value: ir.Value | None) -> bool:
+    """Return whether an activation made an output, or a layer reads it: features, no decisions."""
+    if value is None or (node := value.producer()) is None:
+        return False
+    return node.op_type in _ACTIVATIONS or any(n.op_type in _LINEAR for n, _ in value.uses())
 
 
 def ends_in_squashing(value: ir.Value | None) -> bool:

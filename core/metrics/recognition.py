@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ..data import Array
 from ..model import Model
 from .kinds import OutputKind
-from .producers import ends_in_squashing, has_squashed, is_linear
+from .producers import ends_in_squashing, has_squashed, is_hidden, is_linear
 
 #: Types of tokens, masks and texts.
 _TOKENS = frozenset({ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING})
@@ -101,7 +101,8 @@ def _of_values(value: ir.Value | None, array: Array, *, text: bool) -> OutputKin
     mixed = _mixed_axis(array) if has_squashed(value) else None
     if mixed is None and _has_unit_rows(array):
         return OutputKind("embedding")
-    return mixed or _of_logits(array) or _of_positions(array, text=text) or _of_numbers(array)
+    logits = None if is_hidden(value) else _of_logits(array)
+    return mixed or logits or _of_positions(array, text=text) or _of_numbers(array)
 
 
 def _has_unit_rows(array: Array) -> bool:

@@ -334,9 +334,13 @@ def _drawn(
 
 
 def _from_items(items: Items, batch: Sequence[Axis], seed: int, rows: int) -> Outputs:
-    """Return `rows` rows of consecutive items, or the item as it is where it has as many."""
+    """Return `rows` rows of consecutive items, or the item as it is where it has as many.
+
+    So it stays where its arrays differ in their rows, as nodes and edges of a graph do.
+    """
     first = dict(items(seed * rows))
-    have = next((np.shape(first[name])[axis] for name, axis in batch if name in first), rows)
+    sizes = {np.shape(first[name])[axis] for name, axis in batch if name in first}
+    have = sizes.pop() if len(sizes) == 1 else rows
     if have == rows:
         return first
     parts = [first]

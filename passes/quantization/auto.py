@@ -176,7 +176,8 @@ class QuantizeAuto(Pass):
         if failure is not None and search.chosen is search.original:
             raise failure
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        judged = len(held_out) + sum(batch.size for batch in judging[1])
+        rows = sum(1 if data.source.batched else batch.size for batch in judging[1])
+        judged = len(held_out) + rows
         promise = wanted.report(judged, len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}

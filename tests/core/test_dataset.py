@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from int8_graphs import graph
 
+from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, RunError
 from trimtab.core.feeds import check_finite
 from trimtab.core.metric import evaluate
+from trimtab.core.ort.feeding import feeding
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2)
 Y = np.arange(20) % 3
@@ -195,6 +197,7 @@ def test_an_input_without_a_batch_has_a_value_for_each_row(tmp_path: Path, shard
         ("float[1, 3] x, float s", {"x": (5, 3), "s": (5,)}),  # a number of its own for each row
         ("float[1, 3] x, float s", {"x": (5, 1, 3), "s": (5,)}),
         ("float[N, 3] x, float[1] s", {"x": (5, 1, 3), "s": (5, 1)}),
+        ("float[nodes, 3] x, float[edges] s", {"x": (5, 1, 3), "s": (5, 1)}),
     ],
 )
 def test_arrays_may_hold_a_whole_input_for_each_row(declared: str, rows: dict) -> None:
@@ -224,3 +227,13 @@ def test_rows_that_follow_one_another_are_not_copied(part: slice, shared: bool) 
     (batch,) = data.select(data.positions[part], "part")
     assert batch.feeds["x"].tolist() == rows[part].tolist()
     assert np.shares_memory(batch.feeds["x"], rows) is shared
+
+
+def test_arrays_with_sizes_of_their_own_are_not_cut_to_rows() -> None:
+    """As the nodes and edges of a graph: three rows of each are not a smaller graph."""
+    model = graph("g (float[n, 2] x, int64[e] i) => (float[e, 2] y) { y = Gather (x, i) }")
+    ends = np.array([[3, 0, 3, 1, 2, 2]] * 4)
+    data = Dataset.of_arrays({"x": np.ones((4, 4, 2), np.float32), "i": ends}).bind(model)
+    source = Context(data=data).source(model, None)
+    fed = feeding(model, source, batch=2).feeds
+    assert {name: array.shape for name, array in fed.items()} == {"x": (4, 2), "i": (6,)}

@@ -108,6 +108,22 @@ def test_numbers_of_few_columns_are_a_signal_where_the_largest_is_no_decision() 
     }
 
 
+def test_what_an_activation_made_or_a_layer_reads_is_no_decision() -> None:
+    """As the features beside the one score that is made of them."""
+    model = graphs.model_of("""(float[N,32] x) => (float[N,32] logits, float[N,32] z, float[N,32] r,
+        float[N,32] s) <float[32,32] w> {
+        logits = Identity (x) z = Identity (x) r = Relu (x) s = MatMul (z, w) }""")
+    peaks = 0.1 * RNG.standard_normal((40, 32)).astype(np.float32)
+    peaks[np.arange(40), RNG.integers(0, 32, 40)] += 8
+    kinds = output_kinds(model, [dict.fromkeys(("logits", "z", "r", "s"), peaks)])
+    assert {name: kind.kind for name, kind in kinds.items()} == {
+        "logits": "class",
+        "z": "signal",
+        "r": "signal",
+        "s": "class",
+    }
+
+
 @pytest.mark.parametrize(("squashed", "kind"), [(False, "numbers"), (True, "scores")])
 def test_landmarks_within_one_are_scores_only_where_something_bounds_them(
     squashed: bool, kind: str
