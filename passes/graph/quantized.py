@@ -31,7 +31,7 @@ def refuse_quantized(model: Model) -> None:
     node = first_int8_node(model)
     if node is not None:
         raise InputError(
-            f"is quantized already: node {node.name!r} is a {node.op_type}",
+            f"is quantized already: node {node.name or node.outputs[0].name!r} is a {node.op_type}",
             where=model.name,
             hint="Give the float model that it was made from; compress-weights stores what is "
             "still float in 8 bits",

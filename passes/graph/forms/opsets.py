@@ -22,6 +22,10 @@ def convert_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return proto
     source = onnx.ModelProto()
     source.CopyFrom(proto)
+    if not {"", "ai.onnx"} & {o.domain for o in proto.opset_import}:
+        # As of a tree of scikit-learn alone, all of whose operators are of another domain.
+        source.opset_import.append(onnx.helper.make_opsetid("", opset))
+        return source
     # The converter takes initializers that are not inputs from IR version 4 on only.
     source.ir_version = max(source.ir_version, 7)
     converted: onnx.ModelProto = onnx.version_converter.convert_version(source, opset)

@@ -35,6 +35,17 @@ def test_a_new_enough_model_is_returned_itself():
     assert raise_opset(model, 11) is model
 
 
+def test_a_model_of_another_domain_alone_needs_no_conversion():
+    """As one that scikit-learn's trees became, which names no operator set of ONNX itself."""
+    text = """<ir_version: 8, opset_import: ["ai.onnx.ml" : 3]>
+        g (float[N, 4] x) => (float[N, 4] y) { y = ai.onnx.ml.Normalizer <norm = "L2"> (x) }"""
+    model = Model.from_proto(onnx.parser.parse_model(text), "tabular")
+    made = raise_opset(model, 13)
+    assert made.opset == 13
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    assert run(build_session(made), feeds)["y"].tolist() == [[0.5] * 4] * 2
+
+
 def test_what_cannot_be_converted_is_refused_with_advice():
     model = old("g (float[2, 4] x) => (float[2, 4] y) { y = Unknown (x) }")
     with pytest.raises(ModelError, match="opset 9, 13 is needed"):
