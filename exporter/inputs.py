@@ -122,8 +122,11 @@ def _from_data(module: nn.Module, data: Any) -> tuple[Any, tuple[str, ...] | Non
 
 
 def first_feeds(data: Any) -> Mapping[str, Any]:
-    """Return the first batch of a `Dataset`, or arrays by name as they are."""
-    return next(iter(data)).feeds if isinstance(data, Dataset) else data
+    """Return a copy of the first batch of a `Dataset`, or arrays by name as they are."""
+    feeds: Mapping[str, Any] = data
+    if isinstance(data, Dataset):
+        feeds = {name: array.copy() for name, array in next(iter(data)).feeds.items()}
+    return feeds
 
 
 def _random(spec: InputSpec, generator: torch.Generator) -> Tensor:

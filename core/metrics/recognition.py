@@ -197,9 +197,10 @@ def _is_whole(value: ir.Value | None) -> bool:
 
 def _of_numbers(array: Array) -> OutputKind:
     """Return the kind of a few numbers of each item, as marks, angles and landmarks are."""
-    columns = array.reshape(len(array), -1).astype(np.float64)
+    columns = array.reshape(len(array), -1)
     if array.ndim > 2 or columns.shape[1] > NUMBERS or len(columns) < SPREAD:
         return OutputKind("signal")
+    columns = columns.astype(np.float64)
     centre, spread = columns.mean(0), columns.std(0)
     # What does not change from item to item has only its size to be compared with.
     still = spread <= 1e-3 * np.abs(centre)
@@ -239,7 +240,7 @@ def _has_margin(array: Array, least: float = MARGIN) -> bool:
     """Return whether the largest value along the last axis stands out, as class scores do."""
     if array.shape[-1] < 2:
         return False
-    top = np.partition(array, -2, axis=-1)[..., -2:]
+    top = np.partition(array, -2, axis=-1)[..., -2:].copy()  # the rest is as large as the array
     spread = np.maximum(array.std(axis=-1), 1e-12)
     return bool(np.median((top[..., 1] - top[..., 0]) / spread) >= least)
 

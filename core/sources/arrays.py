@@ -41,7 +41,7 @@ class ArraySource(Source):
         return self._count
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Yield the rows batch by batch; what follows one another is not copied."""
+        """Yield the rows batch by batch; what follows one another in a file is not copied."""
         for start in range(0, len(rows), batch):
             take = rows[start : start + batch]
             feeds = {n: _taken(a, take) if a.ndim else np.asarray(a) for n, a in self.feeds.items()}
@@ -54,12 +54,14 @@ class ArraySource(Source):
 
 
 def _taken(array: Array, rows: Rows) -> Array:
-    """Return rows of an array, a view of it where they follow one another.
+    """Return rows of an array; rows of a mapped file that follow one another are not copied.
 
-    A mapped file may begin where no number may: its rows are copied.
+    Those may not be written. What may be written is copied, and so is what begins in a file where
+    no number may begin.
     """
     first, count = int(rows[0]), len(rows)
-    if array.flags.aligned and np.array_equal(rows, np.arange(first, first + count)):
+    fixed = array.flags.aligned and not array.flags.writeable
+    if fixed and np.array_equal(rows, np.arange(first, first + count)):
         return np.asarray(array[first : first + count])
     return np.asarray(array[rows])
 

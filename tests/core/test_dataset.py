@@ -220,9 +220,15 @@ def test_rows_that_a_model_cannot_run_on_are_shown_with_the_refusal() -> None:
         evaluate(model, data, "fidelity", reference=model)
 
 
-@pytest.mark.parametrize(("part", "shared"), [(slice(3, 6), True), (slice(0, 9, 3), False)])
-def test_rows_that_follow_one_another_are_not_copied(part: slice, shared: bool) -> None:
+@pytest.mark.parametrize(
+    ("part", "fixed", "shared"),
+    [(slice(3, 6), True, True), (slice(0, 9, 3), True, False), (slice(3, 6), False, False)],
+)
+def test_rows_that_follow_one_another_in_a_file_are_not_copied(
+    part: slice, fixed: bool, shared: bool
+) -> None:
     rows = np.arange(20, dtype=np.float32).reshape(10, 2)
+    rows.flags.writeable = not fixed
     data = Dataset.of_arrays({"x": rows}, batch=3)
     (batch,) = data.select(data.positions[part], "part")
     assert batch.feeds["x"].tolist() == rows[part].tolist()

@@ -93,7 +93,7 @@ def _initializer(value: ir.Value) -> str | None:
 def _loss(module: TorchGraph, batch: Batch, rng: np.random.Generator) -> Tensor:
     import torch
 
-    feeds = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in batch.feeds.items()}
+    feeds = {n: torch.tensor(a) for n, a in batch.feeds.items()}
     tensors = module.run(feeds)
     outputs = [tensors[name] for name in module.outputs if tensors[name].is_floating_point()]
     if _are_class_indices(batch.labels, outputs):
