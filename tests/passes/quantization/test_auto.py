@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -246,6 +247,7 @@ def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
         (False, Ratio(0.8, 0.7, 0.9), "COULD NOT be faster than float"),
         (True, Ratio(1.2, 1.1, 1.3), "COULD NOT keep 0.98 of the answers"),
         (True, Ratio(1, 0.9, 1.1), "COULD NOT keep 0.98 of the answers NOR be faster than float"),
+        (False, Ratio(2.2, 0.0, math.inf), "COULD NOT be shown to be faster than float"),
         (False, None, ""),
     ],
 )
