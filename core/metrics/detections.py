@@ -209,6 +209,19 @@ def matched(truth: Detections, found: Detections, overlap: float = 0.5) -> int:
     return hits
 
 
+def nearest_of_class(truth: Floats, found: Floats) -> Array:
+    """Return for each detection of lists (N, columns, detections) the nearest one found: (N, K).
+
+    Columns are the box, the score and the class, which counts more than any distance.
+    """
+    indices = []
+    for a, b in zip(truth, found, strict=True):
+        far = np.abs(a[:4, :, None] - b[:4, None]).sum(0)
+        far = far + (1 + far.max(initial=0)) * (a[-1][:, None] != b[-1][None])
+        indices.append(far.argmin(1))
+    return np.stack(indices)
+
+
 def found_in_place(
     truth: tuple[Floats, Floats],
     found: tuple[Floats, Floats],

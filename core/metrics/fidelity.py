@@ -17,6 +17,7 @@ import numpy as np
 from ..data import Array, Floats
 from ..model import Model
 from .average_precision import DetectionReader
+from .detections import nearest_of_class
 from .kinds import OutputKind, decisions, other_columns, score_columns, standardised
 from .metric import Metric, OutputQuality, Pooled, ratio_items
 from .sequences import alphabet_of, collapsed, edits
@@ -117,16 +118,6 @@ def _of_one_length(mine: Array, truth: Array, kind: OutputKind) -> tuple[Array, 
     return a, b
 
 
-def _nearest(mine: Floats, truth: Floats) -> Floats:
-    """Return for each of the detections (N, columns, detections) the nearest of its class."""
-    found = []
-    for a, b in zip(truth, mine, strict=True):
-        far = np.abs(a[:4, :, None] - b[:4, None]).sum(0)
-        far = far + (1 + far.max(initial=0)) * (a[-1][:, None] != b[-1][None])
-        found.append(b[:, far.argmin(1)])
-    return np.stack(found)
-
-
 def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
     """Return the squared errors, and the squares, of the parts of an output: (2, parts).
 
@@ -138,7 +129,7 @@ def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
         return np.array([[wrong * max(truth.size, 1)], [max(truth.size, 1)]])
     a, b = _finite(truth, truth), _finite(mine, truth)
     if kind.labels and kind.axis == 1 and truth.size:
-        b = _nearest(b, a)
+        b = np.take_along_axis(b, nearest_of_class(a, b)[:, None], 2)
     if kind.kind == "numbers":
         a, b = standardised(a, kind), standardised(b, kind)
     if kind.kind != "detections":

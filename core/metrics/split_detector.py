@@ -17,7 +17,7 @@ from ..batches import fixed_rows
 from ..data import Array, Floats
 from ..model import Model
 from .detection_list import BOX, DetectionList, DetectionRows, finite
-from .detections import has_background
+from .detections import has_background, nearest_of_class
 from .kinds import OutputKind
 from .recognition import output_kinds
 
@@ -166,6 +166,27 @@ class JudgedOutputs:
     def merged(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the outputs of any model as they are judged."""
         return outputs if self.split is None else self.split.merged(outputs)
+
+    def in_order_of(
+        self, reference: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> Mapping[str, Array]:
+        """Return outputs with the detections of lists in the order of a reference.
+
+        Each detection of the reference gets the nearest of its class, or zeros where there is none;
+        other outputs stay as they are.
+        """
+        if self.split is None or any(isinstance(level, Level) for level in self.split.levels):
+            return outputs
+        truth, found = (self.split.merged(o)[self.split.name] for o in (reference, outputs))
+        if not truth.size or len(truth) != len(found):
+            return outputs
+        listed = [n for n in self.split.names if reference[n].size >= truth.shape[2]]
+        if not found.size:
+            return {**outputs, **{n: np.zeros_like(reference[n]) for n in listed}}
+        order = nearest_of_class(truth, found)[..., None]
+        rows = {n: outputs[n].reshape(len(found), found.shape[2], -1) for n in listed}
+        taken = {n: np.take_along_axis(a, order, 1) for n, a in rows.items()}
+        return {**outputs, **{n: a.reshape(reference[n].shape) for n, a in taken.items()}}
 
 
 def _are_flat(outputs: Mapping[str, Array]) -> bool:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.data import Batch, Floats32
+from trimtab.core.data import Array, Batch, Floats32
+from trimtab.core.metrics.split_detector import JudgedOutputs
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 
@@ -51,20 +52,23 @@ class Float16Trials:
 
     def __init__(self, model: Model, batches: Sequence[Batch]) -> None:
         self.model, self.batches = model, batches
+        self._all = [str(value.name) for value in model.graph.outputs]
         self._outputs = [str(value.name) for value in model.graph.outputs if is_float(value)]
         self._exact: list[Outputs] = []
+        self._judged: JudgedOutputs | None = None
 
     def error(self, half: NodeNames) -> float:
         """Return the error of the worst output with these nodes in float16."""
         if not self._exact:
-            self._exact = list(self._runs(self.model, self._outputs))
+            self._exact = list(self._runs(self.model, self._all))
         return self._compare(self._exact, half, self._outputs).worst(self._outputs)
 
     def errors(self, half: NodeNames) -> Float16Error:
         """Return the errors of the outputs and of each of these nodes in float16."""
         inner = {n.name or "": _float_output(n) for n in self.model.graph if n.name in half}
         watched = list(dict.fromkeys([*self._outputs, *inner.values()]))
-        exact = self._remembering(self._runs(self.model, watched))
+        everything = list(dict.fromkeys([*self._all, *watched]))
+        exact = self._remembering(self._runs(self.model, everything))
         sums = self._compare(exact, half, watched)
         nodes = {node: sums.error(value) for node, value in inner.items()}
         return Float16Error(sums.worst(self._outputs), nodes)
@@ -73,7 +77,7 @@ class Float16Trials:
         """Yield runs of the model itself and keep its outputs."""
         self._exact = []
         for found in runs:
-            self._exact.append({name: found[name] for name in self._outputs})
+            self._exact.append({name: found[name] for name in self._all})
             yield found
 
     def _runs(self, model: Model, watched: Sequence[str]) -> Iterator[Outputs]:
@@ -83,13 +87,20 @@ class Float16Trials:
 
     def _compare(self, exact: Iterable[Outputs], half: NodeNames, watched: Sequence[str]) -> _Sums:
         sums = _Sums(watched)
-        rounded = self._runs(_rounding(self.model, half), watched)
+        everything = list(dict.fromkeys([*self._all, *watched]))
+        rounded = self._runs(_rounding(self.model, half), everything)
         alone = set(watched) <= set(self._outputs)
         for expected, got in zip(exact, rounded, strict=True):
-            sums.add(expected, got)
+            sums.add(expected, self._in_order(expected, got))
             if alone and not np.isfinite(sums.worst(watched)):
                 break  # no later batch changes that
         return sums
+
+    def _in_order(self, expected: Outputs, got: Outputs) -> Mapping[str, Array]:
+        """Return outputs with lists of detections in the order of those that are expected."""
+        if self._judged is None:
+            self._judged = JudgedOutputs.of(self.model, self._exact[:1])
+        return self._judged.in_order_of(expected, got)
 
 
 class _Sums:
@@ -98,10 +109,12 @@ class _Sums:
     def __init__(self, names: Sequence[str]) -> None:
         self.noise, self.size = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
 
-    def add(self, expected: Outputs, got: Outputs) -> None:
-        """Add a batch."""
+    def add(self, expected: Outputs, got: Mapping[str, Array]) -> None:
+        """Add a batch; what has another shape is wrong as a whole."""
         for name in self.noise:
-            noise, size = _squares(expected[name].reshape(-1), got[name].reshape(-1))
+            alike = expected[name].shape == got[name].shape
+            mine = got[name] if alike else np.zeros_like(expected[name])
+            noise, size = _squares(expected[name].reshape(-1), mine.reshape(-1))
             self.noise[name] += noise if np.isfinite(noise) else np.inf
             self.size[name] += size
 

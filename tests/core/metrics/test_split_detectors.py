@@ -12,6 +12,7 @@ import pytest
 from trimtab.core.errors import OptionError
 from trimtab.core.metrics.average_precision import DetectionReader
 from trimtab.core.metrics.fidelity import fidelity_of
+from trimtab.core.metrics.split_detector import JudgedOutputs
 from trimtab.core.model import Model
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -198,3 +199,21 @@ def test_average_precision_of_boxes_of_no_known_form_is_refused() -> None:
     assert fit is not None
     with pytest.raises(OptionError, match=r"form that is not known.*head="):
         fit(model_of(boxes), [boxes])
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_lists_are_put_in_the_order_of_a_reference(batch: Any) -> None:
+    truth = listed(6, batch=batch)
+    judged = JudgedOutputs.of(model_of(truth), [truth])
+    order = [5, 0, 2, 4, 3, 1]
+    mine = {
+        n: a if n == "count" else a[..., order, :] if n == "boxes" else a[..., order]
+        for n, a in truth.items()
+    }
+    found = judged.in_order_of(truth, mine)
+    assert all(np.array_equal(found[name], array) for name, array in truth.items())
+    if not batch:
+        few = judged.in_order_of(truth, {name: array[:2] for name, array in mine.items()})
+        assert all(few[name].shape == array.shape for name, array in truth.items())
+        none = judged.in_order_of(truth, {name: array[:0] for name, array in mine.items()})
+        assert not none["scores"].any()

@@ -18,6 +18,7 @@ from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.float16.error import Float16Trials
 from trimtab.passes.float16.float16 import Half
+from trimtab.passes.graph.shapes import infer_shapes
 from trimtab.passes.quantization.static import QuantizeStatic
 
 
@@ -298,3 +299,27 @@ def test_what_onnxruntime_cannot_run_in_float16_stays_float32(text, kept):
     feeds = random_feeds(half, seed=0)
     expected, got = run(build_session(model), feeds), run(build_session(half), feeds)
     assert relative_error(expected["y"], got["y"]) < 0.01
+
+
+def test_an_output_whose_length_float16_changes_is_wrong_as_a_whole():
+    """A product of 1e-8 is above zero in float32 alone, so that fewer values are picked."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[n, 8] x) => (float[m] y)
+    <float[8, 8] w = {1,0,0,0,0,0,0,0, 0,1,0,0,0,0,0,0, 0,0,1,0,0,0,0,0, 0,0,0,1,0,0,0,0,
+                      0,0,0,0,1,0,0,0, 0,0,0,0,0,1,0,0, 0,0,0,0,0,0,1,0, 0,0,0,0,0,0,0,1},
+     float zero = {0.0}, int64[1] flat = {-1}>
+    {
+        h = MatMul(x, w)
+        r = Reshape(h, flat)
+        high = Greater(r, zero)
+        y = Compress(r, high)
+    }"""
+    model = Model.from_proto(onnx.parser.parse_model(text))
+    infer_shapes(model.ir)
+    for node in model.graph:
+        node.name = node.op_type
+    rows = np.tile(np.array([1, 1e-8, 2, 3, 4, 5, 6, 7], np.float32), (4, 1))
+    trials = Float16Trials(model, list(Dataset.of_arrays({"x": rows}, batch=4).bind(model)))
+    assert trials.errors({"MatMul"}).output == 1
+    assert trials.errors(set()).output == 0
+    Half(data=Dataset.of_arrays({"x": rows}))(model)
