@@ -76,7 +76,7 @@ class Step:
 
 
 @dataclass
-class _Known:
+class _Facts:
     """Facts about a model that does not change, each None until it was asked for."""
 
     file: bytes | None = None
@@ -97,7 +97,7 @@ class Model:
     lineage: tuple[Step, ...] = ()
     name: str = "model"
     #: What is known of a model that does not change; None where it may change.
-    _fixed: _Known | None = field(default=None, init=False, repr=False)
+    _fixed: _Facts | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -187,7 +187,7 @@ class Model:
         if self._fixed is not None:
             return self
         made = replace(self)
-        object.__setattr__(made, "_fixed", _Known())
+        object.__setattr__(made, "_fixed", _Facts())
         if "digest" in self.__dict__:
             made.__dict__["digest"] = self.digest
         return made
@@ -272,7 +272,7 @@ class Model:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all initializers and Constant nodes, those of subgraphs included."""
-        known = self._fixed or _Known()
+        known = self._fixed or _Facts()
         if known.weight_bytes is None:
             known.weight_bytes = sum(tensor.nbytes for tensor in self.constant_tensors())
         return known.weight_bytes
