@@ -76,7 +76,7 @@ def compare(name: str, scratch: Path, args: argparse.Namespace) -> dict[str, Any
     model, data = str(REAL / f"{name}.onnx"), rows_of(name, scratch, args.rows)
     ours = ["-m", "trimtab", "quantize", model, "--data", data, "-o", str(scratch / "a.onnx")]
     ours += ["--force", "--quiet"]
-    theirs = [__file__, "--theirs", model, data, str(scratch / "b.onnx")]
+    theirs = [str(Path(__file__).resolve()), "--theirs", model, data, str(scratch / "b.onnx")]
     sides: dict[str, list[str]] = {"ours": ours, "theirs": theirs}
     taken: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     rng = random.Random(name)
@@ -120,6 +120,7 @@ def run(
         os.dup2(log, 2)
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         environment["TRIMTAB_CACHE"] = tempfile.mkdtemp(dir=scratch)  # nothing is known before
+        os.chdir(scratch)  # onnxruntime's inference of shapes leaves files where it fails
         os.execve(sys.executable, [sys.executable, *command], environment)
     _, status, used = os.wait4(process, 0)
     wall = time.monotonic() - start

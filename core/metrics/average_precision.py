@@ -155,7 +155,7 @@ class DetectionReader:
         boxes, scores = score_columns(array, kind)
         side = picture_side(model)
         last = kind.axis == array.ndim - 1 and not kind.labels
-        form = Head.recognised(boxes, scores, last_axis=last, side=side)
+        form = Head.recognised(boxes, scores, last_axis=last, side=side, listed=bool(kind.labels))
         return cls(kind, _named(head, form, boxes, scores), name)
 
     def classes(self, outputs: Mapping[str, Array]) -> int:

@@ -51,7 +51,8 @@ class DetectionList:
             one_row: the model takes one picture at a time.
         """
         first = found[0]
-        boxes = [n for n, a in first.items() if a.ndim in {2, 3} and a.shape[-1] == BOX]
+        four = {n: a.ndim for n, a in first.items() if a.ndim in {2, 3} and a.shape[-1] == BOX}
+        boxes = [n for n, axes in four.items() if axes == max(four.values())]
         if len(boxes) != 1 or first[boxes[0]].dtype.kind != "f":
             return None
         (name,) = boxes
@@ -61,6 +62,8 @@ class DetectionList:
         labels = [n for n in beside if all(_are_whole(o[n]) for o in found)]
         scores = [n for n in beside if n not in labels and all(_are_scores(o[n]) for o in found)]
         if len(scores) != 1 or len(labels) > 1:
+            return None
+        if not all(_are_boxes(o[name], o[scores[0]]) for o in found):
             return None
         rows = len(first[name]) if first[name].ndim == 3 else 1
         counts = _counts(first, {name, *beside}, rows)
@@ -173,6 +176,13 @@ def finite(array: Array) -> Floats:
 def _is_beside(array: Array, boxes: Array) -> bool:
     """Return whether an output has one number for each box."""
     return array.dtype.kind in "fiu" and array.shape in {boxes.shape[:-1], (*boxes.shape[:-1], 1)}
+
+
+def _are_boxes(boxes: Array, scores: Array) -> bool:
+    """Return whether boxes with a score are corners, or have a size in their last two columns."""
+    rows = boxes.reshape(-1, BOX)[scores.reshape(-1) > 0]
+    ends, sizes = rows[:, 2:] >= rows[:, :2], rows[:, 2:] >= 0
+    return bool(np.isfinite(rows).all() and (ends.all() or sizes.all()))
 
 
 def _are_whole(array: Array) -> bool:

@@ -61,11 +61,18 @@ class Head:
 
     @classmethod
     def recognised(
-        cls, boxes: Floats, scores: Floats, *, last_axis: bool, side: tuple[int, int] | None
+        cls,
+        boxes: Floats,
+        scores: Floats,
+        *,
+        last_axis: bool,
+        side: tuple[int, int] | None,
+        listed: bool = False,
     ) -> Head:
         """Return the head that boxes (N, P, 4) and scores (N, P, S) of a float model tell of.
 
-        Boxes may have further columns, such as an angle.
+        Boxes may have further columns, such as an angle. Those of a list that the model made itself
+        may be in another picture's pixels, as in those of the picture before it was resized.
         """
         objectness = last_axis and scores.shape[-1] > 1
         background = not objectness and has_background(scores)
@@ -77,7 +84,7 @@ class Head:
         corners = (hot[:, 2:] >= hot[:, :2]).all(1).mean() > 0.99
         relative = side is not None and bool(np.abs(hot).max() <= RELATIVE)
         form = replace(plain, boxes="corners" if corners else "centre", relative=relative)
-        if not form.misfit(boxes, scores):
+        if listed or not form.misfit(boxes, scores):
             return form
         spread = np.maximum(hot.std(0), 1e-12)
         return replace(form, boxes="places", spread=tuple(spread))

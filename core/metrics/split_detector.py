@@ -175,12 +175,13 @@ class JudgedOutputs:
         Each detection of the reference gets the nearest of its class, or zeros where there is none;
         other outputs stay as they are.
         """
-        if self.split is None or any(isinstance(level, Level) for level in self.split.levels):
+        level = None if self.split is None else self.split.levels[0]
+        if self.split is None or level is None or isinstance(level, Level):
             return outputs
         truth, found = (self.split.merged(o)[self.split.name] for o in (reference, outputs))
         if not truth.size or len(truth) != len(found):
             return outputs
-        listed = [n for n in self.split.names if reference[n].size >= truth.shape[2]]
+        listed = [n for n in level.names if n not in level.counts]
         if not found.size:
             return {**outputs, **{n: np.zeros_like(reference[n]) for n in listed}}
         order = nearest_of_class(truth, found)[..., None]

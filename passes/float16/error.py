@@ -52,23 +52,23 @@ class Float16Trials:
 
     def __init__(self, model: Model, batches: Sequence[Batch]) -> None:
         self.model, self.batches = model, batches
-        self._all = [str(value.name) for value in model.graph.outputs]
-        self._outputs = [str(value.name) for value in model.graph.outputs if is_float(value)]
+        tensors = [v for v in model.graph.outputs if isinstance(v.type, ir.TensorType)]
+        self._all = [str(value.name) for value in tensors]
+        self._outputs = [str(value.name) for value in tensors if is_float(value)]
         self._exact: list[Outputs] = []
         self._judged: JudgedOutputs | None = None
 
     def error(self, half: NodeNames) -> float:
         """Return the error of the worst output with these nodes in float16."""
         if not self._exact:
-            self._exact = list(self._runs(self.model, self._all))
+            self._exact = list(self._runs(self.model, ()))
         return self._compare(self._exact, half, self._outputs).worst(self._outputs)
 
     def errors(self, half: NodeNames) -> Float16Error:
         """Return the errors of the outputs and of each of these nodes in float16."""
         inner = {n.name or "": _float_output(n) for n in self.model.graph if n.name in half}
         watched = list(dict.fromkeys([*self._outputs, *inner.values()]))
-        everything = list(dict.fromkeys([*self._all, *watched]))
-        exact = self._remembering(self._runs(self.model, everything))
+        exact = self._remembering(self._runs(self.model, watched))
         sums = self._compare(exact, half, watched)
         nodes = {node: sums.error(value) for node, value in inner.items()}
         return Float16Error(sums.worst(self._outputs), nodes)
@@ -81,14 +81,15 @@ class Float16Trials:
             yield found
 
     def _runs(self, model: Model, watched: Sequence[str]) -> Iterator[Outputs]:
+        """Yield all tensors that the model gives, and those that are watched."""
+        names = list(dict.fromkeys([*self._all, *watched]))
         config = SessionConfig.for_inner_tensors("off")
-        session = build_session(with_outputs(model, watched), config)
-        return (run(session, batch.feeds, watched) for batch in self.batches)
+        session = build_session(with_outputs(model, names), config)
+        return (run(session, batch.feeds, names) for batch in self.batches)
 
     def _compare(self, exact: Iterable[Outputs], half: NodeNames, watched: Sequence[str]) -> _Sums:
         sums = _Sums(watched)
-        everything = list(dict.fromkeys([*self._all, *watched]))
-        rounded = self._runs(_rounding(self.model, half), everything)
+        rounded = self._runs(_rounding(self.model, half), watched)
         alone = set(watched) <= set(self._outputs)
         for expected, got in zip(exact, rounded, strict=True):
             sums.add(expected, self._in_order(expected, got))

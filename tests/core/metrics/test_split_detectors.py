@@ -217,3 +217,20 @@ def test_lists_are_put_in_the_order_of_a_reference(batch: Any) -> None:
         assert all(few[name].shape == array.shape for name, array in truth.items())
         none = judged.in_order_of(truth, {name: array[:0] for name, array in mine.items()})
         assert not none["scores"].any()
+
+
+def test_lists_in_pixels_of_a_larger_picture_may_have_any_order() -> None:
+    truth = listed(6, batch=True)
+    truth["boxes"] *= 20  # the model takes pictures of 64 x 64
+    order = [1, 0, 2, 4, 3, 5]
+    mine = {n: a[:, order] if a.ndim > 1 else a for n, a in truth.items()}
+    assert kept(truth, mine)[0] == 1
+
+
+def test_counts_of_many_pictures_are_left_alone() -> None:
+    one = listed(4, batch=True)
+    truth = {name: np.concatenate([array] * 8) for name, array in one.items()}
+    judged = JudgedOutputs.of(model_of(truth), [truth])
+    mine = {n: a if n == "count" else a[:, ::-1] for n, a in truth.items()}
+    found = judged.in_order_of(truth, mine)
+    assert all(np.array_equal(found[name], array) for name, array in truth.items())
