@@ -61,9 +61,18 @@ class Clock(Protocol):
     """Measurement of models against each other on the target."""
 
     def compare(
-        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
+        self,
+        base: Model,
+        candidate: Model,
+        feeds: Feeds,
+        config: SessionConfig,
+        seconds: float,
+        decide: tuple[float, ...] = (),
     ) -> Ratio:
-        """Measure the candidate's speed-up over the base, both interleaved in one run."""
+        """Measure the candidate's speed-up over the base, both interleaved in one run.
+
+        Where there are speed-ups to decide, it stops once its interval holds none of them.
+        """
         ...
 
     def median_ns(
@@ -107,6 +116,8 @@ class Context:
         runner: runs candidates to evaluate their quality; in this process where None.
         shapes: shapes of inputs by name, where the model leaves them free and there are no data.
         memo: values that passes have computed or measured; copies by `replace` share it.
+        trial: the result is a candidate of a search: what passes measure only to tell it, such as
+            the time to load, is left out.
     """
 
     target: Target = field(default_factory=Target.detect)
@@ -118,6 +129,7 @@ class Context:
     runner: Runner | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+    trial: bool = False
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

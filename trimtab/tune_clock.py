@@ -33,13 +33,21 @@ class DecidingClock(BenchClock):
     """Measures two models until it is decided which is faster, or that neither is."""
 
     def compare(
-        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
+        self,
+        base: Model,
+        candidate: Model,
+        feeds: Feeds,
+        config: SessionConfig,
+        seconds: float,
+        decide: tuple[float, ...] = (),
     ) -> Ratio:
-        """Return the candidate's speed-up over the base.
+        """Return the candidate's speed-up over the base; other ratios are decided as by any clock.
 
         Raises:
             RunError: a model was refused or failed, or there was no time for a block.
         """
+        if decide:
+            return super().compare(base, candidate, feeds, config, seconds, decide)
         return _ratio(base, candidate, feeds, config, seconds, seed=self.seed)
 
 

@@ -13,7 +13,7 @@ are not faster.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,9 @@ RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
+#: Times the allowed loss beyond which the correction of biases, the slowest of all steps, is left
+#: out: it takes away a part of the error, not most of it.
+FAR = 4.0
 #: Notes of the last quantization that are reported.
 _REPORTED = frozenset(
     {
@@ -235,16 +238,37 @@ class QuantizeAuto(Pass):
             dynamic()
             return None
         static, before = self._refine(search, static)
-        if dynamic():
-            return None
+        if not dynamic():
+            self._bring_home(search, static, before, wanted, dynamic)
+        return None
+
+    def _bring_home(
+        self,
+        search: GreedySearch,
+        static: QuantizeStatic,
+        before: tuple[Pass, ...],
+        wanted: Wanted,
+        dynamic: Callable[[], bool],
+    ) -> None:
+        """Train, leave layers float, correct biases: what costs most, where too much is lost."""
         self._train(search, static, wanted)
         if self._loses_too_much(wanted):
-            wanted.offer_mixed(static, before)
+            taken = wanted.offer_mixed(static, before)
             if self.max_drop is None and (search.keeps_promise or self.effort == "quick"):
-                return None  # biases would be corrected for little, at the price of as many runs
-            dynamic()
-        search.improve("correct bias", lambda best: _corrected(best, search, static, before))
-        return None
+                return  # biases would be corrected for little, at the price of as many runs
+            if taken:
+                dynamic()
+        if self._is_far(search, wanted):
+            why = "it cannot bring back so much"
+            search.steps.append({"step": "correct bias", "kept": False, "why": why})
+        else:
+            search.improve("correct bias", lambda best: _corrected(best, search, static, before))
+
+    def _is_far(self, search: GreedySearch, wanted: Wanted) -> bool:
+        """Return whether much more is lost than was allowed, and float layers are left to try."""
+        if self.max_drop is not None or not self._loses_too_much(wanted):
+            return False
+        return 1 - search.verdict.kept > FAR * (1 - self.fidelity)
 
     def _pays(self, search: GreedySearch, speed: SpeedChoice | None) -> bool:
         """Return whether to refine static int8, which float layers would only make slower."""

@@ -59,7 +59,8 @@ class GreedySearch:
         promised: float = PROMISED,
     ) -> None:
         original = original.fixed()
-        self.original, self.chosen, self.ctx = original, original, ctx
+        self.original, self.chosen = original, original
+        self.ctx = dataclasses.replace(ctx, trial=True)
         self.judge = Judge(original, judging[0], ctx.target, also=judging[1])
         self.promised = promised
         self.verdict = Verdict(0.0, float("inf"))

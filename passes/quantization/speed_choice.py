@@ -21,10 +21,10 @@ from .file_size import plain_bytes
 from .greedy_search import GreedySearch
 from .judge import Verdict
 
-#: Seconds for which int8 is timed against float.
-TIMED_SECONDS = 3.0
 #: Speed-up that a search for a mixture has to have a chance of.
 WORTHWHILE = 1.05
+#: Longest time for which int8 is timed against float, and the speed-ups that end it once decided.
+TIMED_SECONDS, DECIDED = 3.0, (1.0, WORTHWHILE)
 
 
 class SpeedChoice:
@@ -67,7 +67,7 @@ class SpeedChoice:
         ctx.progress.say("timing int8 against float")
         feeds, config = next(iter(self.data)).feeds, SessionConfig.of(ctx.target)
         try:
-            return ctx.clock.compare(original, best, feeds, config, TIMED_SECONDS)
+            return ctx.clock.compare(original, best, feeds, config, TIMED_SECONDS, DECIDED)
         except TrimtabError as failure:
             ctx.progress.say(f"not timed: {failure}")
             return Ratio(1.0, 0.0, math.inf)

@@ -73,13 +73,16 @@ class Wanted:
 
     def offer_mixed(
         self, static: QuantizeStatic, before: tuple[Any, ...], after: tuple[Any, ...] = ()
-    ) -> None:
-        """Leave layers float until enough is kept; with `max_drop` whatever that does to others."""
+    ) -> bool:
+        """Leave layers float until enough is kept; with `max_drop` whatever that does to others.
+
+        Returns whether the mixture is the best so far.
+        """
         steps = (*before, self.mixed(static), *after)
-        if self.max_drop is not None:
-            self.search.start("mixed precision", *steps)
-        else:
-            self.search.offer("mixed precision", *steps, as_fast=False)
+        if self.max_drop is None:
+            return self.search.offer("mixed precision", *steps, as_fast=False)
+        self.search.start("mixed precision", *steps)
+        return True
 
     def report(self, rows: int, held_out: int) -> dict[str, Any]:
         """Return what the result keeps of so many rows, beside what was wanted.

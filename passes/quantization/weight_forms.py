@@ -46,10 +46,12 @@ def choose_forms(
         promised: fidelity to keep, 0 to 1; where weights are chosen by the judge, some more.
         ctx: progress.
     """
-    search = _FormSearch(model, ladders, judge, ctx)
+    search = _FormSearch(model, ladders, judge, promised, ctx)
     kept = search.kept()
     while kept < promised and (order := search.order()):
-        kept = search.climb(order, promised)
+        kept = search.climb(order)
+    if kept < promised:
+        search.kept(fully=True)
     return {value: search.form(value) for value in ladders}, search.verdict
 
 
@@ -57,9 +59,15 @@ class _FormSearch:
     """Weights and the steps of their ladders that are taken."""
 
     def __init__(
-        self, model: Model, ladders: Mapping[ir.Value, Ladder], judge: Judge, ctx: Context
+        self,
+        model: Model,
+        ladders: Mapping[ir.Value, Ladder],
+        judge: Judge,
+        promised: float,
+        ctx: Context,
     ) -> None:
         self.model, self.ladders, self.judge, self.ctx = model, ladders, judge, ctx
+        self.promised = promised
         self.steps = dict.fromkeys(ladders, 0)
         self.verdict = Verdict(0.0, float("inf"))
 
@@ -67,21 +75,24 @@ class _FormSearch:
         """Return the form of a weight at its step, or at another."""
         return self.ladders[value][self.steps[value] if step is None else step]
 
-    def kept(self) -> float:
-        """Judge the steps that are taken."""
+    def kept(self, *, fully: bool = False) -> float:
+        """Judge the steps that are taken; only until too little is kept unless `fully`."""
         with stored_as(self.model, {v: self.form(v) for v in self.ladders}):
-            self.verdict = self.judge.of(self.model)
+            self.verdict = self.judge.of(
+                self.model, matters=lambda first: fully or first.kept >= self.promised
+            )
         raised = sum(step > 0 for step in self.steps.values())
         text = f"{raised} of {len(self.steps)} weights in more bits keep {self.verdict.kept:.3f}"
         self.ctx.progress.say(text)
         return self.verdict.kept
 
-    def climb(self, order: Sequence[ir.Value], promised: float) -> float:
+    def climb(self, order: Sequence[ir.Value]) -> float:
         """Take the next step with the first weights that suffice, or with all.
 
         Returns what is kept. What the judge chose keeps less on other samples: so it has to keep
         more here, or to have so small a loss that few decisions can turn.
         """
+        promised = self.promised
         before, bottom = dict(self.steps), self.verdict
         verdicts: dict[int, Verdict] = {}
 

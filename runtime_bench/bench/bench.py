@@ -47,6 +47,7 @@ class Timing:
         budgets: stop a measurement as soon as these are decided.
         width: stop a comparison once it has a verdict and an interval no wider than this on each
             side, infinity for a verdict alone; by default the resolution.
+        decide: stop a comparison once its interval holds none of these ratios.
     """
 
     config: SessionConfig
@@ -58,6 +59,7 @@ class Timing:
     concurrency: int = 1
     budgets: tuple[Budget, ...] = ()
     width: float | None = None
+    decide: tuple[float, ...] = ()
 
 
 class Bench(Protocol):
@@ -212,9 +214,12 @@ def _callers(how: Timing) -> MakeContender | None:
 def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
     """Return the rule that stops at a finite interval, when all budgets are decided.
 
-    Where a width is given it stops at a verdict, even for kept sessions, and an interval of it; any
-    other has no such rule.
+    Where a width is given it stops at a verdict, even for kept sessions, and an interval of it,
+    where ratios are to be decided at an interval that holds none of them; any other has no such
+    rule.
     """
+    if how.decide:
+        return lambda test: _clear_of(how.decide, test.interval(how.alpha / candidates))
     if not how.budgets and how.width is None:
         return None
     widest = math.inf if how.width is None else 2 * math.log1p(how.width)
@@ -229,6 +234,13 @@ def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | Non
         return "inconclusive" not in known and bounded and high - low <= widest
 
     return decided
+
+
+def _clear_of(ratios: Sequence[float], interval: tuple[float, float]) -> bool:
+    """Return whether an interval of log ratios is finite and holds none of the ratios."""
+    low, high = interval
+    bounded = math.isfinite(low) and math.isfinite(high)
+    return bounded and not any(low <= math.log(ratio) <= high for ratio in ratios)
 
 
 def percentiles_decided(

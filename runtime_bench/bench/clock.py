@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
@@ -52,10 +52,16 @@ class BenchClock:
     bench: Bench = field(default_factory=LocalBench)
 
     def compare(
-        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
+        self,
+        base: Model,
+        candidate: Model,
+        feeds: Feeds,
+        config: SessionConfig,
+        seconds: float,
+        decide: tuple[float, ...] = (),
     ) -> Ratio:
         """Measure the candidate's speed-up over the base; for errors see `ratio_of`."""
-        how = self._timing(config, seconds)
+        how = replace(self._timing(config, seconds), decide=decide)
         return ratio_of(self.bench.compare(base, [candidate], feeds, how, Silent())[0], seconds)
 
     def median_ns(

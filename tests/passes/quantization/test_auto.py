@@ -23,8 +23,9 @@ from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.file_size import plain_bytes
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
 from trimtab.passes.quantization.hold_out import hold_out, judging_batches
-from trimtab.passes.quantization.judge import Judge
+from trimtab.passes.quantization.judge import Judge, Verdict
 from trimtab.passes.quantization.static import QuantizeStatic
+from trimtab.passes.quantization.wanted import Wanted
 from trimtab.report.lines import promise_line
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -423,6 +424,15 @@ def test_the_first_line_tells_what_is_kept_and_strict_exits_with_1(files, capsys
     assert "COULD NOT keep 1 of the answers" in first
     assert main([*command, "--all-int8", "--strict"]) == 1
     assert (folder / "o.onnx").exists()
+
+
+@pytest.mark.parametrize(("fidelity", "far"), [(0.9, False), (0.99, True)])
+def test_biases_are_not_corrected_where_much_more_is_lost_than_was_allowed(fidelity, far):
+    auto, search = QuantizeAuto(fidelity=fidelity), GreedySearch(chain(), ([], []), VNNI, fidelity)
+    search.verdict = Verdict(0.8, 0.1)
+    assert auto._is_far(search, Wanted(search, normal(chain()), 8, fidelity)) is far
+    forced = QuantizeAuto(fidelity=fidelity, all_int8=True)
+    assert not forced._is_far(search, Wanted(search, normal(chain()), 8, fidelity))
 
 
 def last_pass(path) -> str:

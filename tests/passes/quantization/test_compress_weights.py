@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -264,3 +266,9 @@ def test_a_spectrum_before_a_logarithm_stays_float():
     )
     after = CompressWeights(wide_share=0.0)(model)
     assert set(after.graph.initializers) >= {"basis", "w_int8"}
+
+
+def test_what_is_only_told_is_not_measured_for_a_candidate_of_a_search():
+    model, ctx = residual(), Context()
+    told, trial = (CompressWeights()(model, replace(ctx, trial=t)) for t in (False, True))
+    assert set(told.lineage[-1].notes) - set(trial.lineage[-1].notes) == {"peak_bytes"}

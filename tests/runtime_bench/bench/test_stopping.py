@@ -31,3 +31,23 @@ def test_a_comparison_of_a_width_stops_at_a_verdict_and_such_an_interval() -> No
 
 def test_without_a_width_the_comparison_has_its_own_rule() -> None:
     assert _decided(Timing(SessionConfig()), 1) is None
+
+
+def blocks_to_decide(speed_up: float, *ratios: float) -> float:
+    """Return how many blocks it takes until a speed-up is known to be none of the ratios."""
+    rule, test = _decided(Timing(SessionConfig(), decide=ratios), 1), PairedTest()
+    assert rule is not None
+    for blocks, noise in enumerate(np.random.default_rng(0).normal(0, 0.03, 2000), 1):
+        test.add(math.log(speed_up) + float(noise))
+        if rule(test):
+            low, high = (math.exp(end) for end in test.interval(0.01))
+            assert not any(low <= ratio <= high for ratio in ratios)
+            return blocks
+    return math.inf
+
+
+def test_a_comparison_that_decides_ratios_stops_once_its_interval_holds_none() -> None:
+    clear, between, near = (blocks_to_decide(s, 1.0, 1.05) for s in (1.5, 1.025, 1.045))
+    assert clear < between < near < math.inf
+    assert blocks_to_decide(1.2, 1.2) == math.inf
+    assert blocks_to_decide(0.9, 1.0, 1.05) < 60
