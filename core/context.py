@@ -71,7 +71,8 @@ class Clock(Protocol):
     ) -> Ratio:
         """Measure the candidate's speed-up over the base, both interleaved in one run.
 
-        Where there are speed-ups to decide, it stops once its interval holds none of them.
+        Where there are speed-ups to decide, it stops once its interval holds none of them, or is
+        narrow.
         """
         ...
 

@@ -81,6 +81,7 @@ class _Facts:
 
     file: bytes | None = None
     weight_bytes: int | None = None
+    operators: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,6 +319,14 @@ class Model:
         onnx_ir.external_data.load_to_model(bare)
         digest.update(onnx_ir.to_proto(bare).SerializeToString(deterministic=True))
         return digest.hexdigest()
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """Types of all operators, whatever their domain."""
+        known = self._fixed or _Facts()
+        if known.operators is None:
+            known.operators = frozenset(node.op_type for node in self.nodes())
+        return known.operators
 
     def nodes(self) -> Iterable[onnx_ir.Node]:
         """Return all nodes, those of subgraphs included."""

@@ -28,7 +28,7 @@ def with_fixed_draws(model: Model) -> Model:
     Runs of it can then be compared with those of a model made from it, which draws in the same
     order. Each session begins anew.
     """
-    if not any(_draws(node) for node in model.nodes()):
+    if not RANDOM_OPS & model.operators or not any(map(_draws, model.nodes())):
         return model
     copy = dataclasses.replace(model, ir=model.ir.clone())
     for number, node in enumerate(filter(_draws, copy.nodes())):

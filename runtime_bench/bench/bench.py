@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from ..measure.subject import Models, Startable, Timed, in_memory
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import percentile_test
-from ..stats.verdict import decide
+from ..stats.verdict import decide, is_decided
 from .budgets import Budget, ratio_verdict
 
 #: Lines of a report, and the same as JSON values.
@@ -47,7 +48,8 @@ class Timing:
         budgets: stop a measurement as soon as these are decided.
         width: stop a comparison once it has a verdict and an interval no wider than this on each
             side, infinity for a verdict alone; by default the resolution.
-        decide: stop a comparison once its interval holds none of these ratios.
+        decide: stop a comparison once its interval holds none of these ratios, or is as narrow as
+            the resolution.
     """
 
     config: SessionConfig
@@ -215,11 +217,11 @@ def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | Non
     """Return the rule that stops at a finite interval, when all budgets are decided.
 
     Where a width is given it stops at a verdict, even for kept sessions, and an interval of it,
-    where ratios are to be decided at an interval that holds none of them; any other has no such
-    rule.
+    where ratios are to be decided at an interval that holds none of them or is as narrow as the
+    resolution; any other has no such rule.
     """
     if how.decide:
-        return lambda test: _clear_of(how.decide, test.interval(how.alpha / candidates))
+        return partial(_ratios_decided, how=how, alpha=how.alpha / candidates)
     if not how.budgets and how.width is None:
         return None
     widest = math.inf if how.width is None else 2 * math.log1p(how.width)
@@ -236,11 +238,12 @@ def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | Non
     return decided
 
 
-def _clear_of(ratios: Sequence[float], interval: tuple[float, float]) -> bool:
-    """Return whether an interval of log ratios is finite and holds none of the ratios."""
-    low, high = interval
+def _ratios_decided(test: PairedTest, how: Timing, alpha: float) -> bool:
+    low, high = test.interval(alpha)
     bounded = math.isfinite(low) and math.isfinite(high)
-    return bounded and not any(low <= math.log(ratio) <= high for ratio in ratios)
+    if bounded and not any(low <= math.log(ratio) <= high for ratio in how.decide):
+        return True
+    return is_decided(test, alpha=alpha, resolution=how.resolution, renewed=False)
 
 
 def percentiles_decided(
