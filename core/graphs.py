@@ -1,7 +1,8 @@
 """Graphs as files have them: subgraphs, and repair of what is ill-formed and changes no number.
 
 onnxruntime refuses two nodes of one name from 1.32 on and ran them before; the domain of ONNX's own
-operators has two spellings. Both are put right while a model is read, and nothing after it asks.
+operators has two spellings; sizes of axes are impossible. All is put right while a model is read,
+and nothing after it asks.
 """
 
 from __future__ import annotations
@@ -30,6 +31,26 @@ def repair(model: ir.Model) -> None:
                 node.domain = ""
     share_opsets(model)
     unique_node_names(model.graph.all_nodes())
+
+
+def free_axes(model: ir.Model) -> None:
+    """Free the axes that some exporters (Paddle, old CNTK) declare with the sizes -1 or 0.
+
+    Such a size is not valid ONNX, and would count as a fixed one wherever shapes are read.
+    """
+    values = (*model.graph.inputs, *model.graph.outputs, *_inner_values(model.graph))
+    for value in values:
+        if value.shape is None or value.const_value is not None:
+            continue
+        sizes = list(value.shape)
+        # An inner tensor may be empty indeed, as a part that Split leaves.
+        free = 0 if value.is_graph_input() or value.is_graph_output() else -1
+        if any(isinstance(d, int) and d <= free for d in sizes):
+            value.shape = ir.Shape([None if isinstance(d, int) and d <= free else d for d in sizes])
+
+
+def _inner_values(graph: ir.Graph) -> Iterable[ir.Value]:
+    return (value for node in graph.all_nodes() for value in node.outputs)
 
 
 def share_opsets(model: ir.Model) -> None:

@@ -17,6 +17,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from .computed_constants import check_computed_constants
 from .endless_loops import check_loops
 from .errors import ModelError
+from .maps import from_proto
 from .scopes import check_scopes, sorted_nodes
 from .sparse import densify, graphs_of
 
@@ -100,7 +101,7 @@ def to_ir(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.
     check_tensors(proto, where)
     _check_graphs(proto, where)
     try:
-        model = ir.from_proto(densify(proto, folder))
+        model = from_proto(densify(proto, folder))
         if not sorted_nodes(proto.graph):
             model.graph.sort()
     except ModelError:

@@ -19,8 +19,9 @@ import onnx_ir
 from .errors import ModelError, OutputError
 from .files import STDOUT, atomic_folder, behind_links, file_for, is_stream, publish, write_bytes
 from .garbage import gc_paused
-from .graphs import repair, subgraphs_of
+from .graphs import free_axes, repair, subgraphs_of
 from .load import load_ir, refuse_external_data, to_ir
+from .maps import is_map, with_maps
 from .sparse import sparsify, stores_sparse
 from .timings import stage
 
@@ -132,7 +133,7 @@ class Model:
         # Lineage is kept in its field alone; a second copy in the graph would become stale.
         lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
         _check_types(model, name)
-        _free_axes(model)
+        free_axes(model)
         repair(model)
         return cls(model, lineage, name)
 
@@ -156,14 +157,14 @@ class Model:
                 hint="Work on a file with external data",
             )
         if not _has_external_weights(self.ir):
-            return _without_types_of_weights(onnx_ir.to_proto(self._with_lineage(self.ir)))
+            return _as_stored(onnx_ir.to_proto(self._with_lineage(self.ir)))
         # A message that names an external file would be read from another folder.
         loaded = _with_weights_in_memory(self._with_lineage(self.ir.clone()))
         proto = onnx_ir.to_proto(loaded)
         # A graph is a reference cycle and stays until it is collected; its weights need not.
         for value in loaded.graph.initializers.values():
             value.const_value = None
-        return _without_types_of_weights(proto)
+        return _as_stored(proto)
 
     def to_bytes(self) -> bytes:
         """Return the bytes that `save` writes; the same model gives the same bytes.
@@ -340,36 +341,15 @@ class Model:
 def _check_types(model: onnx_ir.Model, name: str) -> None:
     """Refuse inputs that are not tensors."""
     for value in model.graph.inputs:
-        if isinstance(value.type, (onnx_ir.SequenceType, onnx_ir.OptionalType)):
+        if isinstance(value.type, (onnx_ir.SequenceType, onnx_ir.OptionalType)) or is_map(value):
             kind = "sequence" if isinstance(value.type, onnx_ir.SequenceType) else "optional"
+            kind = "map" if is_map(value) else kind
             raise ModelError(
                 f"its input {value.name!r} is of the type {kind}; inputs of tensors alone are "
                 "supported",
                 where=name,
                 hint="Export the model with a tensor for each element",
             )
-
-
-def _free_axes(model: onnx_ir.Model) -> None:
-    """Free the axes that some exporters (Paddle, old CNTK) declare with the sizes -1 or 0.
-
-    Such a size is not valid ONNX, and would count as a fixed one wherever shapes are read.
-    """
-    values = (*model.graph.inputs, *model.graph.outputs, *_inner_values(model.graph))
-    for value in values:
-        if value.shape is None or value.const_value is not None:
-            continue
-        sizes = list(value.shape)
-        # An inner tensor may be empty indeed, as a part that Split leaves.
-        free = 0 if value.is_graph_input() or value.is_graph_output() else -1
-        if any(isinstance(d, int) and d <= free for d in sizes):
-            value.shape = onnx_ir.Shape(
-                [None if isinstance(d, int) and d <= free else d for d in sizes]
-            )
-
-
-def _inner_values(graph: onnx_ir.Graph) -> Iterable[onnx_ir.Value]:
-    return (value for node in graph.all_nodes() for value in node.outputs)
 
 
 def _has_external_weights(model: onnx_ir.Model) -> bool:
@@ -398,13 +378,13 @@ def _spec(value: onnx_ir.Value) -> TensorSpec:
     return TensorSpec(value.name or "", value.dtype or onnx_ir.DataType.UNDEFINED, dims)
 
 
-def _without_types_of_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what onnx_ir adds to the file: types of weights, which the weights have themselves."""
+def _as_stored(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Restore the types of maps, and remove those of weights, which onnx_ir adds to the file."""
     weights = {tensor.name for tensor in proto.graph.initializer}
     kept = [value for value in proto.graph.value_info if value.name not in weights]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
-    return proto
+    return with_maps(proto)
 
 
 def _read_lineage(text: str) -> tuple[Step, ...]:

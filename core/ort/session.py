@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import RunError, unknown
+from ..maps import as_array, from_proto
 from ..model import EXTERNAL_DATA_BYTES, Model
 from ..random_operators import with_fixed_draws
 from ..runtime import runtime
@@ -327,12 +329,7 @@ def run(
     each = (time.monotonic() - start) / max(rows, 1)
     session.trimtab_seconds_each = max(each, getattr(session, "trimtab_seconds_each", 0.0))
     arrays.reverse()
-    return {name: _own(arrays.pop()) if session.trimtab_arena else arrays.pop() for name in names}
-
-
-def _own(output: Any) -> Any:
-    """Return an output that lies in memory of its own."""
-    return output if getattr(output, "base", None) is None else output.copy()
+    return {name: as_array(arrays.pop(), own=session.trimtab_arena) for name in names}
 
 
 def _run_options(*, only_needed: bool, quiet: bool) -> Any:
@@ -361,7 +358,7 @@ def optimized_graph(model: Model | str | Path, config: SessionConfig | None = No
         path = Path(folder) / "running.onnx"
         build_session(model, config.for_one_run(model), save_to=path)
         # The weights are in the file itself, which is read whole: nothing stays mapped to it.
-        return ir.load(path)
+        return from_proto(onnx.load(path, load_external_data=False))
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from trimtab.core.errors import PassError
+from trimtab.core.maps import from_proto
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.int8_share import INT8_OPS
 
@@ -45,7 +46,7 @@ def quantize_by_onnxruntime(model: Model, scheme: DynamicScheme) -> tuple[ir.Mod
                 use_external_data_format=model.weight_bytes > EXTERNAL_DATA_BYTES,
                 extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
             )
-            written = ir.from_proto(onnx.load(made))
+            written = from_proto(onnx.load(made))
         except Exception as error:
             raise PassError(
                 f"onnxruntime's quantizer fails: {type(error).__name__}: {str(error)[:200]}",

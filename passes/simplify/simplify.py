@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
+from trimtab.core.maps import from_proto
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.random_operators import RANDOM_OPS
 from trimtab.core.sparse import graphs_of
@@ -92,7 +93,7 @@ class Simplify(Pass):
             mark = notes.mark()
             try:
                 made = functools.reduce(lambda p, convert: convert(p), converts, proto)
-                result = self._finish(model, base.ir, ir.from_proto(made), notes)
+                result = self._finish(model, base.ir, from_proto(made), notes)
                 if not step:
                     return result  # the caller checks it anyway
                 self._check(model, dataclasses.replace(model, ir=result), ctx)

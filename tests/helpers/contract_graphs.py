@@ -23,6 +23,31 @@ def _weights_as_inputs() -> Model:
     return Model.from_proto(proto, "weights as inputs")
 
 
+def named_classes() -> Model:
+    """A classifier as scikit-learn's converter writes it: names of classes, and maps by name."""
+    proto = graphs.model_of(
+        """(float[N,8] x) => (float[N,3] p) <float[8,16] w, float[16] b, float[16,3] v> {
+            a = MatMul (x, w)  s = Add (a, b)  r = Relu (s)  l = MatMul (r, v)
+            p = Softmax (l) }""",
+        imports=', "ai.onnx.ml": 1',
+    ).to_proto()
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    names, domain = ["eins", "zwei", "drei"], "ai.onnx.ml"
+    proto.graph.node.extend(
+        [
+            make("ArgMax", ["p"], ["i"], "argmax_5", axis=1, keepdims=0),
+            make("LabelEncoder", ["i"], ["label"], "label", domain=domain, classes_strings=names),
+            make("ZipMap", ["p"], ["maps"], "maps", domain=domain, classlabels_strings=names),
+        ]
+    )
+    number = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    kind = onnx.helper.make_map_type_proto(onnx.TensorProto.STRING, number)
+    maps = onnx.helper.make_value_info("maps", onnx.helper.make_sequence_type_proto(kind))
+    del proto.graph.output[:]
+    proto.graph.output.extend([value("label", onnx.TensorProto.STRING, ["N"]), maps])
+    return Model.from_proto(proto, "named classes")
+
+
 #: Functions that build a graph, by what is odd about it.
 ODD_GRAPHS: dict[str, Callable[[], Model]] = {
     "a Relu behind a Gemm is the output": _of(
@@ -133,6 +158,7 @@ ODD_GRAPHS: dict[str, Callable[[], Model]] = {
                 d = Identity (c)  m = MatMul (x, w)  q = SequenceInsert (p, m) }>
             y = ConcatFromSequence <axis=0> (t)  z = MatMul (none, w) }"""
     ),
+    "names of classes, and maps": named_classes,
     "a node whose name has signs": _of(
         """(float[N,8] x) => (float[N,4] y) <float[8,16] w, float[16,4] v> {
             ["a/b c"] a = MatMul (x, w)  r = Relu (a)  y = MatMul (r, v) }"""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from trimtab.core.maps import from_proto
+
 from ..queries import const, input_at, is_onnx_op
 
 #: Last operator set in which Upsample and Resize map positions as Resize's `asymmetric` does.
@@ -30,7 +32,7 @@ def convert_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     source.ir_version = max(source.ir_version, 7)
     converted: onnx.ModelProto = onnx.version_converter.convert_version(source, opset)
     if now <= _LAST_ASYMMETRIC:
-        made = ir.from_proto(converted)
+        made = from_proto(converted)
         for node in made.graph.all_nodes():
             _keep_positions(node)
         converted = ir.to_proto(made)

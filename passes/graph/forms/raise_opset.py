@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import onnx
-import onnx_ir as ir
 
 from trimtab.core.errors import ModelError
+from trimtab.core.maps import from_proto
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
 from ..cleanup import inline_functions, restore_interface
@@ -37,6 +37,6 @@ def raise_opset(model: Model, lowest: int) -> Model:
         line = (str(error).strip().splitlines() or ["?"])[0][:200]
         text = f"has opset {model.opset}, {lowest} is needed, and ONNX cannot convert it: {line}"
         raise ModelError(text, where=model.name, hint=advice) from error
-    made = ir.from_proto(converted)
+    made = from_proto(converted)
     restore_interface(made, model.ir)
     return dataclasses.replace(model, ir=made)
