@@ -124,6 +124,6 @@ def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Ite
     """
     row = 0
     for batch in data if batches is None else batches:
-        check_finite(batch, data.spec, row, data.row)
+        check_finite(batch, data.spec, row, data.row, missing=data.missing)
         row += batch.size
         yield batch

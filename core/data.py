@@ -28,14 +28,18 @@ class Batch:
     Attributes:
         feeds: arrays by input name; the first axis is the batch.
         labels: (N, ...) or None.
+        alone: true where no axis is the batch: all of it is one row, as nodes and edges of a graph.
     """
 
     feeds: Mapping[str, Array]
     labels: Array | None = None
+    alone: bool = False
 
     @property
     def size(self) -> int:
         """Number of rows; a scalar beside arrays holds for all of them."""
+        if self.alone:
+            return 1
         for array in self.feeds.values():
             if array.ndim:
                 return int(array.shape[0])

@@ -14,7 +14,7 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
-from .feeds import check_feeds, check_finite, check_rows, whole_inputs
+from .feeds import check_feeds, check_finite, check_rows, reads_missing, whole_inputs
 from .model import Model, TensorSpec
 from .sources.arrays import LABELS, ArraySource
 from .sources.opening import StreamSource, open_source, split_states
@@ -39,6 +39,7 @@ class Dataset:
         states: inputs that are states, each with the output that is fed back to it.
         stream: states that are fed back, once the dataset is bound to a model that has any.
         finite: whether a batch with NaN or infinity is refused when it is read.
+        missing: whether NaN stands for a missing value, once bound to a model that reads it so.
     """
 
     source: Source
@@ -52,6 +53,7 @@ class Dataset:
     states: tuple[Pair, ...] = ()
     stream: StateLoop | None = field(default=None, compare=False, repr=False)
     finite: bool = field(default=False, compare=False)
+    missing: bool = field(default=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.spec}, {self.part}, {len(self)} items>"
@@ -124,7 +126,7 @@ class Dataset:
     def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         row = 0
         for batch in batches:
-            check_finite(batch, self.spec, row, self.row)
+            check_finite(batch, self.spec, row, self.row, missing=self.missing)
             row += batch.size
             yield batch
 
@@ -188,6 +190,7 @@ class Dataset:
             bound = bound._streaming(model)  # noqa: SLF001 - of the same class
         if bound.stream is None:
             bound = bound._in_runs(model.inputs)  # noqa: SLF001 - of the same class
+            bound = replace(bound, missing=reads_missing(model))
             if not bound.source.batched:
                 check_rows(model.inputs, self.spec)
             for batch in bound.take(1).sized(1):

@@ -8,7 +8,12 @@ import numpy as np
 
 from .data import Array, Batch
 from .errors import DataError, nearest
-from .model import TensorSpec
+from .model import Model, TensorSpec
+
+#: Operators that read NaN as a missing value.
+_TAKE_NAN = frozenset(
+    {"Imputer", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
+)
 
 
 def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: str = "") -> None:
@@ -101,20 +106,36 @@ def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> Non
         )
 
 
+def reads_missing(model: Model) -> bool:
+    """Return whether a model takes NaN as a missing value: trees, imputers, an input's IsNaN."""
+    asked = (value.uses() for value in model.graph.inputs)
+    return any(node.op_type in _TAKE_NAN for node in model.nodes()) or any(
+        use.node.op_type == "IsNaN" for uses in asked for use in uses
+    )
+
+
 def check_finite(
-    batch: Batch, where: str, first_row: int = 0, locate: Callable[[int], int] = int
+    batch: Batch,
+    where: str,
+    first_row: int = 0,
+    locate: Callable[[int], int] = int,
+    *,
+    missing: bool = False,
 ) -> None:
     """Refuse NaN and infinity, which would spoil ranges and metrics silently.
 
     `where` names the data, `first_row` counts the rows before this batch, and `locate` returns the
-    position of a row in the user's data (`Dataset.row`).
+    position of a row in the user's data (`Dataset.row`). NaN is fine as a `missing` value.
 
     Raises:
         DataError: a value is NaN or infinite; names the array and the row.
     """
     for name, array in batch.feeds.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+        if array.dtype.kind != "f":
+            continue
+        good = np.isfinite(array) | np.isnan(array) if missing else np.isfinite(array)
+        if not good.all():
+            bad = int(np.argwhere(~good)[0][0]) if array.ndim and not batch.alone else 0
             raise DataError(
                 f"array {name!r} holds NaN or infinity in row {locate(first_row + bad)}",
                 where=where,

@@ -29,6 +29,8 @@ from .session import Feeds, Outputs
 PATIENCE = 20.0
 #: Sizes tried after one at which all outputs were empty or NaN, before that one is taken.
 SECOND_THOUGHTS = 12
+#: Inputs that are told; a graph network has twenty, a language model more.
+TOLD = 6
 #: Shapes in which an input of unknown rank is tried.
 RANKS = ((16,), (1, 16), (1, 3, 64, 64), (1, 3, 224, 224), (1, 16, 16), ())
 
@@ -54,9 +56,11 @@ class Feeding:
         each = [
             f"{name} {shape_text(np.shape(a))} {a.dtype}"
             + (f" {self.values[name]}" if name in self.values else "")
-            for name, a in self.feeds.items()
+            for name, a in itertools.islice(self.feeds.items(), TOLD)
         ]
-        return f"{', '.join(each) or 'nothing'} ({self.why})"
+        left = len(self.feeds) - len(each)
+        more = f" and {left} more" if left else ""
+        return f"{', '.join(each) or 'nothing'}{more} ({self.why})"
 
 
 @dataclass(frozen=True)

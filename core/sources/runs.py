@@ -42,4 +42,4 @@ class RunSource(Source):
         for found in self.rows.read(rows, 1):
             part = {name: a for name, a in found.feeds.items() if name not in self.whole}
             whole = {name: np.asarray(found.feeds[name][0]) for name in self.whole}
-            yield Batch(part | whole, found.labels)
+            yield Batch(part | whole, found.labels, alone=not part)

@@ -18,7 +18,7 @@ import numpy as np
 
 from trimtab.core.batches import fixed_rows, in_runs
 from trimtab.core.context import Context
-from trimtab.core.data import Batch
+from trimtab.core.data import Array, Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
@@ -53,8 +53,8 @@ def calibrate(
     see `Dataset.bind`.
 
     Raises:
-        DataError: a tensor takes NaN or infinity and so does an output, or the model refuses a
-            batch.
+        DataError: a tensor takes NaN or infinity, and a row has no finite answer, or the model
+            refuses a batch.
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
@@ -65,7 +65,8 @@ def calibrate(
     found = {name: Statistics() for name in tensors}
     stream = partial(in_runs, model, data.sized(rows), rows)
     observed = partial(_observed, RunsInParts(model, inner, sizes, level), runs, stream, data, ctx)
-    take_in = partial(_take_in, found, budget, data, partial(_answers, model))
+    answers = partial(_answers, model, missing=data.missing)
+    take_in = partial(_take_in, found, budget, data, answers)
     # Statistics are updated while the next run is computed: numpy and onnxruntime both release
     # the interpreter lock. Updates are in order, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
@@ -97,7 +98,7 @@ def _take_in(  # noqa: PLR0917 - the last three are one run's
     found: dict[str, Statistics],
     budget: int,
     data: Dataset,
-    answers: Callable[[Feeds], bool],
+    answers: Callable[[Batch], bool],
     arrays: Outputs,
     batch: Batch,
     first: int,
@@ -106,7 +107,7 @@ def _take_in(  # noqa: PLR0917 - the last three are one run's
     for name in (name for name in found if name in arrays):
         statistics = found[name]
         bad = statistics.update(arrays[name], batch.size, budget)
-        if bad is not None and (statistics.unbounded or answers(batch.feeds)):
+        if bad is not None and (statistics.unbounded or answers(batch)):
             statistics.update_unbounded(arrays[name], batch.size, budget)
         elif bad is not None:
             raise DataError(
@@ -116,22 +117,39 @@ def _take_in(  # noqa: PLR0917 - the last three are one run's
             )
 
 
-def _answers(model: Model, feeds: Feeds) -> bool:
-    """Return whether inputs and outputs of a run are finite, so that infinity inside is by design.
+def _answers(model: Model, batch: Batch, *, missing: bool) -> bool:
+    """Return whether each row of a run is answered, so that NaN and infinity are by design.
 
-    Attention masks scores with minus infinity in front of Softmax, and buckets of distances take
-    the logarithm of zero.
+    Attention masks scores with minus infinity in front of Softmax, buckets of distances take the
+    logarithm of zero, and an imputer reads NaN for a missing value. A model with a constant of NaN
+    or infinity may answer with it where a mask leaves nothing to answer, but not a whole row.
     """
-    if not _finite(feeds):
+    fed = (a for a in batch.feeds.values() if a.dtype.kind == "f")
+    if not missing and not all(np.isfinite(a).all() for a in fed):
         return False
     try:
-        return _finite(run(build_session(model), feeds))
+        outputs = run(build_session(model), batch.feeds)
     except RunError:
         return False
+    arrays = [a for a in outputs.values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    if all(np.isfinite(array).all() for array in arrays):
+        return True
+    return _writes_unbounded(model) and all(_answered(array, batch.size) for array in arrays)
 
 
-def _finite(arrays: Feeds) -> bool:
-    return all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
+def _writes_unbounded(model: Model) -> bool:
+    """Return whether a constant of the model is NaN or infinity."""
+    filled = (n.attributes.get("value") for n in model.nodes() if n.op_type == "ConstantOfShape")
+    constants = (*model.constant_tensors(), *(a.as_tensor() for a in filled if a is not None))
+    return any(t.dtype.is_floating_point() and not np.isfinite(t.numpy()).all() for t in constants)
+
+
+def _answered(array: Array, rows: int) -> bool:
+    """Return whether each row of an output (rows, ...) has a finite value; any other has one."""
+    if not array.size:
+        return True
+    by_row = array.ndim > 0 and len(array) == rows
+    return bool(np.isfinite(array.reshape(rows if by_row else 1, -1)).any(axis=1).all())
 
 
 @contextlib.contextmanager

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graphs import model_of
 from int8_graphs import graph
 
+from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, RunError
@@ -162,6 +164,33 @@ def test_nan_is_named_by_array_and_row() -> None:
         check_finite(batch, "data", 100)
 
 
+@pytest.mark.parametrize(
+    ("reads", "bad", "refused"),
+    [
+        ("gone = IsNaN (x) y = Where (gone, none, x)", np.nan, False),
+        ("gone = IsNaN (x) y = Where (gone, none, x)", np.inf, True),
+        ("y = ai.onnx.ml.Imputer <imputed_value_floats = [1.0]> (x)", np.nan, False),
+        # Another guards its own numbers.
+        ("h = Sqrt (x) gone = IsNaN (h) y = Where (gone, none, h)", np.nan, True),
+    ],
+)
+def test_nan_is_a_missing_value_where_the_model_reads_it_so(
+    reads: str, bad: float, refused: bool
+) -> None:
+    model = model_of(
+        f"(float[N,4] x) => (float[N,4] y) <float[1] none = {{0.0}}> {{ {reads} }}",
+        imports=', "ai.onnx.ml": 1',
+    )
+    rows = np.ones((3, 4), np.float32)
+    rows[1, 2] = bad
+    data = Dataset.of_arrays({"x": rows}).bind(model)
+    if refused:
+        with pytest.raises(DataError, match="NaN or infinity in row 1"):
+            list(finite_batches(data))
+    else:
+        assert len(list(finite_batches(data))) == 1
+
+
 def test_a_callable_may_return_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_dataset.py").write_text(
         "import numpy as np\n"
@@ -243,3 +272,5 @@ def test_arrays_with_sizes_of_their_own_are_not_cut_to_rows() -> None:
     source = Context(data=data).source(model, None)
     fed = feeding(model, source, batch=2).feeds
     assert {name: array.shape for name, array in fed.items()} == {"x": (4, 2), "i": (6,)}
+    assert [batch.size for batch in data] == [1] * 4
+    assert evaluate(model, data, "fidelity", reference=model).count == 4

@@ -195,3 +195,39 @@ def test_infinity_that_reaches_the_outputs_is_refused():
     model = masked()
     with pytest.raises(DataError, match="NaN or infinity at sample 0"):
         calibrate(model, ["x", "s"], data.bind(model), CONTEXT)
+
+
+def test_nan_that_a_mask_leaves_in_an_answer_is_by_design():
+    model = graph(
+        """g (float[N, 4] x) => (float[N, 4] y) {
+          hidden = Less (x, zero)
+          s = Where (hidden, none, x)
+          y = Relu (s)
+        }""",
+        zero=(1,),
+        none=(1,),
+    )
+    for name, value in {"zero": 0.0, "none": np.nan}.items():
+        tensor = ir.Tensor(np.array([value], np.float32), name=name)
+        model.graph.initializers[name].const_value = tensor
+    rows = np.array([[1, 2, -3, 4], [5, -6, 7, 8]], np.float32)
+    found = calibrate(model, ["s"], Dataset.of_arrays({"x": rows}).bind(model), CONTEXT)
+    assert (found["s"].lowest, found["s"].highest, found["s"].unbounded) == (0, 8, True)
+    rows[1] = -1  # of which nothing is left to answer
+    with pytest.raises(DataError, match="NaN or infinity"):
+        calibrate(model, ["s"], Dataset.of_arrays({"x": rows}).bind(model), CONTEXT)
+
+
+def test_missing_values_of_an_input_have_no_range():
+    model = graph(
+        """g (float[N, 4] x) => (float[N, 4] y) {
+          gone = IsNaN (x)
+          s = Where (gone, zero, x)
+          y = Relu (s)
+        }""",
+        zero=(1,),
+    )
+    rows = np.array([[1, 2, np.nan, 4], [5, np.nan, 7, 8]], np.float32)
+    found = calibrate(model, ["x", "y"], Dataset.of_arrays({"x": rows}).bind(model), CONTEXT)
+    assert found["x"].unbounded
+    assert (found["y"].highest, found["y"].unbounded) == (8, False)
