@@ -172,8 +172,7 @@ def overflows(
 
     After so many `seconds` no further samples are looked at.
     """
-    copy = model.clone()
-    expand_to_qdq(copy.ir)
+    copy, _ = expand_to_qdq(model)
     budget, bound = DiagnosisTime(seconds), data.bind(model).take(samples)
     batches = fitting(model, bound, samples if seconds is None else 1)
     first = next(iter(batches), None)

@@ -6,12 +6,20 @@ operator between Q and DQ, so that one diagnosis reads all formats.
 
 from __future__ import annotations
 
+import contextlib
+
 import onnx_ir as ir
 
+from trimtab.core.errors import ModelError
+from trimtab.core.model import Model
+
+from ..graph.forms.raise_opset import raise_opset
 from .constants import OptionalValue, fresh_name
 from .expand_rules import RULES
 from .qdq_writer import QuantizedTensor, insert_dequantize, scales_of
 
+#: Opset from which DequantizeLinear has an axis.
+SCALES_OF_CHANNELS = 13
 #: Operators that move values without changing them.
 MOVES = frozenset(
     {
@@ -22,13 +30,20 @@ MOVES = frozenset(
 )
 
 
-def expand_to_qdq(model: ir.Model) -> list[str]:
-    """Expand the main graph in place.
+def expand_to_qdq(model: Model) -> tuple[Model, list[str]]:
+    """Expand the main graph of a copy.
 
     Returns:
-        Names of integer operators without a rule; they stay unchanged.
+        The copy, and names of integer operators without a rule; they stay unchanged.
     """
-    graph = model.graph
+    copy = model.clone()
+    # Integer operators are older than a scale for each channel of a DequantizeLinear.
+    with contextlib.suppress(ModelError):
+        copy = raise_opset(copy, SCALES_OF_CHANNELS)
+    return copy, _expand(copy.graph)
+
+
+def _expand(graph: ir.Graph) -> list[str]:
     left = []
     for node in list(graph):
         rule = RULES.get(node.op_type)

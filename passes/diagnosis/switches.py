@@ -78,8 +78,7 @@ def add_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableMod
 
     Constants get none without a matcher, which finds them in the float model.
     """
-    copy = model.clone()
-    unswitched = expand_to_qdq(copy.ir)
+    copy, unswitched = expand_to_qdq(model)
     return _Builder(copy, matcher).build(unswitched)
 
 

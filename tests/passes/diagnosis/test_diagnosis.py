@@ -285,6 +285,29 @@ def test_files_of_onnxruntimes_own_quantizer(form, kind, tmp_path: Path):
     assert worst.kind in {"weight", "bias"}
 
 
+@pytest.mark.parametrize("way", ["static", "dynamic"])
+def test_integer_operators_of_an_old_opset_are_diagnosed(way, tmp_path: Path):
+    """Their opset has no DequantizeLinear with a scale for each channel."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+    proto = network().to_proto()
+    proto.opset_import[0].version, proto.ir_version = 11, 6
+    (tmp_path / "float.onnx").write_bytes(proto.SerializeToString())
+    model, paths = Model.from_proto(proto), (tmp_path / "float.onnx", tmp_path / "int8.onnx")
+    options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
+    if way == "static":
+        form = QuantFormat.QOperator
+        quantize_static(*paths, reader(model), quant_format=form, **options)
+    else:
+        quantize_dynamic(*paths, **(options | {"weight_type": QuantType.QUInt8}))
+    quantized = Model.load(paths[1])
+    assert quantized.opset == 11
+    found = diagnosed(quantized, model)
+    assert 0 < found.together < 0.05
+    assert any(layer.name.startswith("head") for layer in found.layers)
+    overflows(quantized, normal(model))
+
+
 def test_dynamic_models_are_judged_by_product():
     model = transformer_block()
     data = normal(model, N=32)
