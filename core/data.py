@@ -21,6 +21,11 @@ Floats32 = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
+def tensors(outputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the outputs of a model that are tensors; a sequence of them is judged by none."""
+    return {name: array for name, array in outputs.items() if not isinstance(array, list)}
+
+
 @dataclass(frozen=True)
 class Batch:
     """Feeds of one run of a model, with labels if there are any.

@@ -88,7 +88,7 @@ def check_rows(inputs: Sequence[TensorSpec], where: str) -> None:
 
 
 def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> None:
-    if array.dtype != spec.dtype.numpy():
+    if not spec.takes_type(array.dtype):
         raise DataError(
             f"array {spec.name!r} is {array.dtype}, the model takes {spec.dtype.name.lower()}",
             where=where,

@@ -51,6 +51,11 @@ class TensorSpec:
         dims = "?" if self.shape is None else "x".join(str(d) if d else "?" for d in self.shape)
         return f"{self.name}: {dims or 'scalar'} {self.dtype.name.lower()}"
 
+    def takes_type(self, kind: np.dtype[Any]) -> bool:
+        """Return whether an array of this type can be fed; of texts also one of fixed length."""
+        texts = self.dtype == onnx_ir.DataType.STRING and kind.kind == "U"
+        return texts or kind == self.dtype.numpy()
+
 
 @dataclass(frozen=True)
 class Step:

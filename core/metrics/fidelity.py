@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Array, Floats
+from ..data import Array, Floats, tensors
 from ..model import Model
 from .average_precision import DetectionReader
 from .detections import nearest_of_class
@@ -232,6 +232,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         model: the float model.
         found: its outputs for some batches, by which the kind of each output is known.
     """
+    found = [tensors(outputs) for outputs in found]
     judged = JudgedOutputs.of(model, found)
     found = [judged.merged(outputs) for outputs in found]
     judges = {
@@ -246,7 +247,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
     }
 
     def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> _Scored:
-        outputs, reference = judged.merged(outputs), judged.merged(reference)
+        outputs, reference = (judged.merged(tensors(o)) for o in (outputs, reference))
         pairs = {n: (np.atleast_1d(outputs[n]), np.atleast_1d(reference[n])) for n in judges}
         return _Scored(
             {n: judges[n].score(*pair) for n, pair in pairs.items()},

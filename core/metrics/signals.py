@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Array, Floats
+from ..data import Array, Floats, tensors
 from ..errors import DataError
 from .classification import ranks
 from .metric import Metric, Score, first_output
@@ -59,6 +59,7 @@ def _float_pairs(
 
     They are paired by name, or by position where the names are others.
     """
+    outputs, truth = tensors(outputs), tensors(truth)
     mine = [outputs[name] for name in truth] if truth.keys() <= outputs.keys() else outputs.values()
     pairs = [
         (np.atleast_1d(a), np.atleast_1d(b)) for a, b in zip(mine, truth.values(), strict=False)

@@ -20,14 +20,14 @@ from ..errors import InputError
 from ..graphs import constant_array
 from ..model import Model, TensorSpec
 
-Kind = Literal["normal", "pixels", "integers", "ones", "zeros", "constant", "text"]
+Kind = Literal["normal", "pixels", "integers", "ones", "zeros", "constant", "text", "categories"]
 
 #: Operators whose first result holds values of the input at this position, moved about at most.
 _MOVES = {
     **dict.fromkeys(
         ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Expand",
          "Slice", "Tile", "Pad", "Split", "Gather", "GatherElements", "GatherND", "DepthToSpace",
-         "SpaceToDepth", "Dropout", "CastLike"),
+         "SpaceToDepth", "Dropout", "CastLike", "ArrayFeatureExtractor", "StringNormalizer"),
         (0,),
     ),
     "Concat": tuple(range(64)),
@@ -37,6 +37,8 @@ _COMPARISONS = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "M
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 #: Operators and inputs of them that are sizes.
 _SIZES = {"Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Range": (0, 1), "Tile": (1,)}
+#: Attributes of encoders that list the categories which they know, of which others are refused.
+_CATEGORIES = ("cats_strings", "cats_int64s", "keys_strings", "keys_int64s", "classes_strings")
 #: Mean, or standard deviation of values, from which they are pixels of 0 to 255.
 _PIXELS = 16.0
 #: Constants that an input is compared with of which it is one; more of them are its range.
@@ -55,6 +57,7 @@ class Values:
         high: least integer above all that it takes.
         constants: values that the graph compares the input with; the first is the one drawn.
         like: input and axis whose size all indices are below, where the table is fed as well.
+        categories: texts or numbers that an encoder knows.
     """
 
     kind: Kind
@@ -62,6 +65,7 @@ class Values:
     high: int = 2
     constants: tuple[float, ...] = ()
     like: tuple[str, int] | None = None
+    categories: tuple[Any, ...] = ()
 
     def draw(
         self,
@@ -80,8 +84,9 @@ class Values:
                 f"input {spec.name!r} of shape {list(shape)} is too large to be fed",
                 hint="Give the size that it has in use with --shape, or a model that states it",
             )
-        if spec.dtype == ir.DataType.STRING:
-            return np.full(shape, "text", object)
+        if self.categories or spec.dtype == ir.DataType.STRING:
+            known = np.array(self.categories or ("text",), spec.dtype.numpy())
+            return known[rng.integers(0, len(known), shape)]
         kind = _numpy(spec)
         if self.kind == "pixels":
             return rng.integers(0, 256, shape).astype(kind)
@@ -99,6 +104,9 @@ class Values:
             return f"{self.constants[0]:g}"
         if self.kind == "integers":
             return "indices" if self.like else f"{self.low} to {max(self.high - 1, self.low)}"
+        if self.kind == "categories":
+            more = ", ..." if len(self.categories) > FEW else ""
+            return f"of {', '.join(map(str, self.categories[:FEW]))}{more}"
         return {"pixels": "0 to 255", "normal": "from N(0, 1)"}.get(self.kind, self.kind)
 
 
@@ -121,8 +129,10 @@ def values_of(model: Model) -> dict[str, Values]:
 
 
 def _of_input(model: Model, spec: TensorSpec, value: ir.Value) -> Values:
-    if spec.dtype == ir.DataType.STRING:
-        return Values("text")
+    if spec.dtype == ir.DataType.STRING or spec.dtype.is_integer():
+        known = next(_categories(value, texts=spec.dtype == ir.DataType.STRING), ())
+        if known or spec.dtype == ir.DataType.STRING:
+            return Values("categories" if known else "text", categories=known)
     # Zeros drawn at random may hide whole rows.
     if spec.dtype == ir.DataType.BOOL or "mask" in spec.name.lower():
         return Values("ones")
@@ -136,6 +146,15 @@ def _of_input(model: Model, spec: TensorSpec, value: ir.Value) -> Values:
     if _is_state(model, spec, value):
         return Values("zeros")
     return Values("pixels" if rank >= 3 and _takes_pixels(value) else "normal")
+
+
+def _categories(value: ir.Value, *, texts: bool) -> Iterator[tuple[Any, ...]]:
+    """Yield the categories of the encoders that read an input, be it through others."""
+    for node, _, _ in _readers(value):
+        for name in _CATEGORIES:
+            held = node.attributes.get(name)
+            if held is not None and name.endswith("strings") is texts:
+                yield tuple(held.as_strings() if texts else held.as_ints())
 
 
 class _Uses:

@@ -54,7 +54,7 @@ class Feeding:
 
     def __str__(self) -> str:
         each = [
-            f"{name} {shape_text(np.shape(a))} {a.dtype}"
+            f"{name} {shape_text(np.shape(a))} {'texts' if a.dtype.kind in 'OU' else a.dtype}"
             + (f" {self.values[name]}" if name in self.values else "")
             for name, a in itertools.islice(self.feeds.items(), TOLD)
         ]

@@ -25,7 +25,7 @@ def check_same_inputs(models: Sequence[Model], feeds: Feeds) -> None:
         _check_names(base, model, feeds)
         for spec in model.inputs:
             array = feeds[spec.name]
-            if not takes_shape(spec, array.shape) or array.dtype != spec.dtype.numpy():
+            if not takes_shape(spec, array.shape) or not spec.takes_type(array.dtype):
                 raise InputError(
                     f"takes {spec}, and is fed {shape_text(array.shape)} {array.dtype}",
                     where=model.name,

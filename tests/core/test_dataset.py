@@ -18,6 +18,7 @@ from trimtab.core.errors import DataError, InputError, RunError
 from trimtab.core.feeds import check_finite
 from trimtab.core.metric import evaluate
 from trimtab.core.ort.feeding import feeding
+from trimtab.runtime_bench.measure.feeds import check_same_inputs
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2)
 Y = np.arange(20) % 3
@@ -189,6 +190,31 @@ def test_nan_is_a_missing_value_where_the_model_reads_it_so(
             list(finite_batches(data))
     else:
         assert len(list(finite_batches(data))) == 1
+
+
+def test_texts_are_fed_as_numpy_stores_them(tmp_path: Path) -> None:
+    text = """(string[N,1] word, float[N,1] x) => (float[N,4] y) {
+        h = ai.onnx.ml.OneHotEncoder <cats_strings = ["a", "bc", "d"], zeros = 1> (word)
+        f = Flatten (h) y = Concat <axis=1> (f, x) }"""
+    model = model_of(text, imports=', "ai.onnx.ml": 1')
+    words = np.array(["a", "bc", "?", "bc"])[:, None]
+    np.savez(tmp_path / "d.npz", word=words, x=np.ones((4, 1), np.float32))
+    data = Dataset.open(tmp_path / "d.npz")
+    found = evaluate(model, data, "fidelity", reference=model)
+    assert (found.value, found.count) == (1, 4)
+    feeds = next(iter(data.bind(model))).feeds
+    check_same_inputs([model], feeds)
+    with pytest.raises(DataError, match="'word' is int64, the model takes string"):
+        Dataset.of_arrays({"word": np.ones((4, 1), int), "x": feeds["x"]}).bind(model)
+
+
+def test_a_sequence_beside_tensors_is_not_judged() -> None:
+    model = model_of("""(float[N,8] x) => (seq(float[N,8]) parts, float[N,8] y) {
+        h = Relu (x) y = Exp (h) parts = SequenceConstruct (x, h) }""")
+    data = Dataset.of_arrays({"x": np.random.default_rng(0).normal(size=(6, 8)).astype("f4")})
+    assert evaluate(model, data, "cosine", reference=model).value == pytest.approx(1)
+    found = evaluate(model, data, "fidelity", reference=model)
+    assert (found.value, [output.name for output in found.outputs]) == (1, ["y"])
 
 
 def test_a_callable_may_return_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

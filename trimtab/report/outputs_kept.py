@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimtab.core.context import Context
-from trimtab.core.data import Array, Floats
+from trimtab.core.data import Array, Floats, tensors
 from trimtab.core.errors import InputError, PassError, RunError
 from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.metrics.metric import Pooled
@@ -91,7 +91,7 @@ def _answers(
     answers: list[Outputs] = []
     for number in range(count):
         fed.append(feeding(model, source, seed=number, session=session))
-        answers.append(_tensors(run(session, fed[-1].feeds)))
+        answers.append(tensors(run(session, fed[-1].feeds)))
         if time.monotonic() - started > SECONDS / 2:
             break
     return fed, answers
@@ -109,7 +109,7 @@ def _answers_again(
     answers: list[Outputs] = []
     for each in fed:
         try:
-            answers.append(_tensors(run(session, each.feeds)))
+            answers.append(tensors(run(session, each.feeds)))
         except RunError as error:
             raise PassError(
                 f"the result does not run on {each}: {error.what}",
@@ -138,10 +138,6 @@ def _log_error(wanted: Sequence[Outputs], got: Sequence[Outputs]) -> float:
 
 def _logs(probabilities: Array) -> Floats:
     return np.log(np.clip(probabilities.astype(np.float64).reshape(-1), 1e-6, 1.0))
-
-
-def _tensors(outputs: Outputs) -> Outputs:
-    return {name: array for name, array in outputs.items() if isinstance(array, np.ndarray)}
 
 
 def outputs_kept(before: Model, after: Model, ctx: Context) -> OutputsKept | str:

@@ -56,6 +56,33 @@ def test_sides_that_the_graph_accepts_are_found() -> None:
     assert "found by trying" in fed.why
 
 
+def test_categories_are_those_that_an_encoder_knows() -> None:
+    model = model_of(
+        """(string[N,1] sex, string[N,1] port, int64[N,1] rooms, string[N] free)
+        => (float[N,9] y, string[N] z) {
+            both = Concat <axis=1> (sex, port)
+            e = ai.onnx.ml.OneHotEncoder <cats_strings=["f", "m", "C"]> (both)
+            k = ai.onnx.ml.OneHotEncoder <cats_int64s=[7, 9, 11]> (rooms)
+            f = Flatten (e)  g = Flatten (k)  y = Concat <axis=1> (f, g)  z = Identity (free) }""",
+        imports=', "ai.onnx.ml": 1',
+    )
+    fed = feeding(model, seed=3, batch=4)
+    assert set(fed.feeds["sex"].ravel()) <= {"f", "m", "C"}
+    assert set(fed.feeds["rooms"].ravel()) <= {7, 9, 11}
+    assert "sex 4x1 texts of f, m, C" in str(fed)
+    assert "rooms 4x1 int64 of 7, 9, 11" in str(fed)
+    assert "free 4 texts text" in str(fed)
+    assert run(build_session(model), fed.feeds)["y"].shape == (4, 9)
+
+
+def test_of_many_inputs_the_first_are_told() -> None:
+    names = [f"x{number}" for number in range(20)]
+    declared = ", ".join(f"float[N] {name}" for name in names)
+    model = model_of(f"({declared}) => (float[N] y) {{ y = Sum ({', '.join(names)}) }}")
+    assert str(feeding(model)).count("float32") == 6
+    assert "x5 1 float32 from N(0, 1) and 14 more (" in str(feeding(model))
+
+
 def test_an_axis_with_a_least_size_gets_it() -> None:
     model = model_of(
         """(float[batch,samples] x) => (float[batch,frames] y) <int64[1] one = {1}>
