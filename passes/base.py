@@ -81,6 +81,7 @@ class Pass(ABC):
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         drops: whether it drops weights, whatever the file's size; commands say, as for all that
             shrink, what is kept of the answers.
+        fits: whether it fits weights to the data, so that only other rows tell what it keeps.
         expands: whether weights that the model stores in fewer bits become floats for good; after
             other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.
@@ -90,6 +91,7 @@ class Pass(ABC):
     needs_data: ClassVar[bool] = False
     shrinks: ClassVar[bool] = False
     drops: ClassVar[bool] = False
+    fits: ClassVar[bool] = False
     expands: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 

@@ -77,6 +77,7 @@ class PruneChannels(Pass):
 
     tolerance: ClassVar[float | None] = None
     shrinks: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
 
     ratio: float | None = None
     macs: float | None = None

@@ -12,6 +12,7 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
+from trimtab.core.model import Model
 from trimtab.report.outputs_kept import OutputsKept, outputs_kept
 
 PRODUCT = "(float[N,64] x) => (float[N,32] y) <float[64,32] w> { y = MatMul (x, w) }"
@@ -80,3 +81,34 @@ def test_the_first_line_says_that_most_of_the_answers_are_lost(
     assert "squared relative error" in second
     assert main(["quantize-dynamic", source, "-o", str(tmp_path / "q.onnx"), "--keep"]) == 0
     assert "answers otherwise" not in capsys.readouterr().out
+
+
+WIDE = """(float[N,64] x) => (float[N,8] y)
+    <float[64,128] w, float[128] b, float[128,8] v, float[8] c> {
+    h = Gemm (x, w, b)  r = Relu (h)  y = Gemm (r, v, c) }"""
+
+
+@pytest.mark.parametrize(("rows", "said"), [(40, "8 items held out"), (24, "8 items,")])
+def test_pruning_is_judged_on_rows_that_it_was_not_fitted_to(
+    rows: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)
+    held = [2, 7, 12, 17, 22, 27, 32, 37] if rows == 40 else []
+    source = model_of(WIDE).save(tmp_path / "m.onnx")
+    found = {}
+    for name, part in {"all": x, "fitted": np.delete(x, held, 0)}.items():
+        np.savez(tmp_path / f"{name}.npz", x=part)
+        options = ["--data", str(tmp_path / f"{name}.npz"), "-o", str(tmp_path / f"{name}.onnx")]
+        assert main(["prune", str(source), "--channels", "60%", "--no-measure", *options]) == 0
+        found[name] = capsys.readouterr().out.splitlines()[1]
+    assert said in found["all"]
+    if held:
+        pruned = Model.load(tmp_path / "all.onnx")
+        other = Context(data=Dataset.of({"x": x[held]}))
+        kept = outputs_kept(model_of(WIDE), pruned, other)
+        assert isinstance(kept, OutputsKept)
+        assert f"squared relative error {kept.error:.3g} " in found["all"]
+        assert kept.error > 0.1  # of the rows that it was fitted to next to nothing is lost
+        within = outputs_kept(model_of(WIDE), pruned, Context(data=Dataset.of({"x": x[:2]})))
+        assert isinstance(within, OutputsKept)
+        assert within.error < kept.error

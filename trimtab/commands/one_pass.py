@@ -178,17 +178,36 @@ def apply(
     check_output_of(args, args.model)
     model, ctx = open_model(args.model).fixed(), context(args)
     say(getattr(args, "data", None), model)
-    after = model
+    after, (used, held_out) = model, _parts(steps, ctx)
     for step in steps:
-        after = step(after, ctx)
+        after = step(after, used)
     after = after.fixed()
     forget_shapes(after.ir)
     notes = accept(model, after)
     outcome = PassOutcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
     judged = "promise" in after.lineage[-1].notes  # by the pass itself
     if (steps[-1].shrinks or steps[-1].drops) and outcome.written is after and not judged:
-        outcome = replace(outcome, kept=outputs_kept(model, after, ctx))
+        outcome = replace(outcome, kept=outputs_kept(model, after, held_out))
     return write(outcome, args.output, notes, headline(outcome))
+
+
+def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
+    """Return the context of the passes, and that of rows that none of them is fitted to.
+
+    Both are the same where nothing is fitted, or rows are few.
+    """
+    import numpy as np
+
+    from ..report.outputs_kept import ITEMS
+
+    fits = any(step.fits for step in steps)
+    if not fits or ctx.data is None or ctx.data.source.batched or len(ctx.data) < 4 * ITEMS:
+        return ctx, ctx
+    positions = ctx.data.positions
+    chosen = ((np.arange(ITEMS) + 0.5) * len(positions) / ITEMS).astype(int)
+    used = ctx.data.select(np.delete(positions, chosen), "all but those held out")
+    held_out = ctx.data.select(positions[chosen], "held out")
+    return replace(ctx, data=used), replace(ctx, data=held_out)
 
 
 def write(outcome: PassOutcome, output: str, notes: Sequence[str] = (), headline: str = "") -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from trimtab.core.context import Context
 from trimtab.core.data import Array, Floats, tensors
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, PassError, RunError
 from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.metrics.metric import Pooled
@@ -64,7 +65,7 @@ class OutputsKept:
         found = metric.finish([metric.score(*pair) for pair in zip(got, wanted, strict=True)])
         assert isinstance(found, Pooled)
         loss = max((output.loss for output in found.outputs), default=0.0)
-        told = _told(fed[0], len(wanted), data=ctx.data is not None)
+        told = _told(fed[0], len(wanted), ctx.data)
         return cls(found.value, loss, told, 0.0 if ctx.data else _log_error(wanted, got))
 
     @property
@@ -152,7 +153,7 @@ def outputs_kept(before: Model, after: Model, ctx: Context) -> OutputsKept | str
         return f"its outputs were not compared with the original's: {error}"
 
 
-def _told(first: Feeding, count: int, *, data: bool) -> str:
-    if data:
-        return f"{count} items, {first.why}"
+def _told(first: Feeding, count: int, data: Dataset | None) -> str:
+    if data is not None:
+        return f"{count} items{' held out' if data.part == 'held out' else ''}, {first.why}"
     return f"{count} random inputs: {first}; --data judges on real ones"
