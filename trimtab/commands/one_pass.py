@@ -201,10 +201,10 @@ def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
     from ..report.outputs_kept import ITEMS
 
     fits = any(step.fits for step in steps)
-    if not fits or ctx.data is None or ctx.data.source.batched or len(ctx.data) < 4 * ITEMS:
+    if not fits or ctx.data is None or ctx.data.source.batched or len(ctx.data) < 2 * ITEMS:
         return ctx, ctx
-    positions = ctx.data.positions
-    chosen = ((np.arange(ITEMS) + 0.5) * len(positions) / ITEMS).astype(int)
+    positions, count = ctx.data.positions, min(ITEMS, len(ctx.data) // 4)
+    chosen = ((np.arange(count) + 0.5) * len(positions) / count).astype(int)
     used = ctx.data.select(np.delete(positions, chosen), "all but those held out")
     held_out = ctx.data.select(positions[chosen], "held out")
     return replace(ctx, data=used), replace(ctx, data=held_out)

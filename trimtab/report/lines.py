@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from .pass_outcome import PassOutcome
 
 #: Notes that other lines tell.
 _ELSEWHERE = frozenset({"bytes", "declined", "promise"})
+#: Values of a list that are told; a result has them all.
+SHOWN = 6
 
 
 def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
@@ -124,9 +126,25 @@ def _note(key: str, value: Any) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_number(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return _few(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _few(values: Sequence[Any]) -> str:
+    """Return the first values of a list as text; numbers stand in brackets, as those of a shape."""
+    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    shown = values[:SHOWN]
+    if all(isinstance(value, int | float) for value in shown):
+        return f"[{', '.join(map(_number, shown))}{more}]"
+    each = (
+        ": ".join(map(_number, v)) if isinstance(v, list | tuple) else _number(v) for v in shown
+    )
+    return f"{'; '.join(each)}{more}"
 
 
 def next_steps(path: Path, before: str, *, judge: bool) -> list[str]:
