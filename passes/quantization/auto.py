@@ -31,7 +31,6 @@ from trimtab.core.units import duration
 from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
 from ..graph.declined import Declined
-from ..graph.quantized import refuse_quantized
 from ..graph.shapes import forget_shapes
 from ..training import torch_graph
 from ..training.finetune import Finetune
@@ -49,6 +48,7 @@ from .limits import check_limits
 from .qdq.float_ends import float_ends
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
+from .qdq.prepare import without_double
 from .speed_choice import SpeedChoice, store_weights
 from .static import QuantizeStatic
 from .wanted import Wanted
@@ -154,7 +154,7 @@ class QuantizeAuto(Pass):
             if self.train is not None:
                 ctx.dataset(None, model, purpose="training through int8")
             return self._without_data(model, ctx)
-        refuse_quantized(model)
+        model = without_double(model)
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
         judging = judging_batches(model, used, held_out.take(self.samples))

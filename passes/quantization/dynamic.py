@@ -16,6 +16,7 @@ from trimtab.core.target import Target
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
+from ..graph.forms.float32_form import has_products_of, to_float32
 from ..graph.patterns import match_nodes
 from ..graph.quantized import with_constants
 from ..graph.shapes import infer_shapes
@@ -64,6 +65,9 @@ class QuantizeDynamic(Pass):
         model = with_constants(model, MINIMUM_OPSET)
         with gc_paused():
             infer_shapes(model.ir)
+            for kind in (ir.DataType.FLOAT16, ir.DataType.DOUBLE):  # its kernels take float32
+                if has_products_of(model.graph, kind):
+                    to_float32(model.ir, kind)
         excluded = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in excluded]
         if not self.all_int8:

@@ -15,6 +15,7 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, ModelError
+from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, run
@@ -179,10 +180,27 @@ def halves(opset: int) -> Model:
     return Model.from_proto(proto, "halves")
 
 
-def test_a_float16_model_is_refused_with_a_hint():
+def test_a_float16_model_of_an_old_opset_is_quantized_in_float32():
+    x = np.random.default_rng(0).normal(size=(8, 8, 12, 12)).astype(np.float16)
+    data, model = Dataset.of_arrays({"x": x}), halves(17)
+    made = QuantizeStatic(data=data)(model, VNNI)
+    assert int8_share(made).int8_share == 1.0
+    assert (made.inputs, made.outputs) == (model.inputs, model.outputs)
+    quality = evaluate(made, data, "fidelity", reference=model)
+    assert quality.value > 0.98
+    assert quality.outputs[0].loss < 1e-2
+
+
+def test_float16_in_a_sequence_is_refused_with_a_hint():
+    proto = halves(17).to_proto()
+    end = proto.graph.output[0].name
+    proto.graph.node.append(onnx.helper.make_node("SequenceConstruct", [end], ["s"], "parts"))
+    kind = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT16, None)
+    kind = onnx.helper.make_sequence_type_proto(kind)
+    proto.graph.output.append(onnx.helper.make_value_info("s", kind))
     x = np.zeros((8, 8, 12, 12), np.float16)
     with pytest.raises(ModelError, match=r"float16.*Quantize the float32 model"):
-        QuantizeStatic(data=Dataset.of_arrays({"x": x}))(halves(17), VNNI)
+        QuantizeStatic(data=Dataset.of_arrays({"x": x}))(Model.from_proto(proto), VNNI)
 
 
 def test_an_old_opset_is_raised_by_the_command_and_by_the_pass(tmp_path):

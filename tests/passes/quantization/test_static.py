@@ -4,6 +4,7 @@ import dataclasses
 import logging
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from int8_graphs import PATTERNS, chain, graph, normal, residual, transformer_block
 from shared_data import shared
@@ -11,10 +12,13 @@ from shared_data import shared
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, ModelError, OptionError
+from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
+from trimtab.passes.check import check_model
+from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
 from trimtab.passes.quantization.qdq.prepare import prepare
 from trimtab.passes.quantization.static import QuantizeStatic
@@ -317,27 +321,41 @@ def test_weights_that_are_fed_beside_the_rows_are_not_cut_with_them():
         QuantizeStatic(data=Dataset.of_arrays(rows[0]))(model, VNNI)
 
 
-def test_layers_in_double_precision_are_refused_by_their_type():
-    model = graph("g (double[N, 8] x) => (double[N, 4] y) { y = MatMul (x, w) }", w=np.eye(8, 4))
-    data = Dataset.of_arrays({"x": np.zeros((16, 8))})
-    with pytest.raises(DataError) as caught:
-        QuantizeStatic(data=data)(model, VNNI)
-    assert "double" in str(caught.value)
-    assert "convert the model to float32" in str(caught.value)
-
-
-def test_float16_models_of_an_old_opset_are_refused():
+@pytest.mark.parametrize("way", ["static", "auto", "dynamic"])
+@pytest.mark.parametrize("kind", ["float16", "double"])
+def test_layers_of_another_float_type_become_int8_and_ends_stay(kind, way):
+    rng, dtype = np.random.default_rng(0), {"float16": np.float16, "double": np.float64}[kind]
     model = graph(
-        """g (float16[N, 16] x) => (float16[N, 4] y) {
+        f"""g ({kind}[N, 64] x) => ({kind}[N, 32] y, {kind}[N, 64] a) {{
           a = Relu (x)
-          y = MatMul (a, w)
-        }""",
-        w=np.random.default_rng(0).standard_normal((16, 4)).astype(np.float16),
+          b = MatMul (a, w)
+          y = MatMul (b, v)
+        }}""",
+        w=(rng.standard_normal((64, 64)) / 8).astype(dtype),
+        v=(rng.standard_normal((64, 32)) / 8).astype(dtype),
     )
-    rows = np.random.default_rng(1).standard_normal((32, 16)).astype(np.float16)
-    data = Dataset.of_arrays({"x": rows})
-    with pytest.raises(ModelError, match="float16"):
-        QuantizeStatic(data=data)(model, VNNI)
+    data = Dataset.of_arrays({"x": rng.standard_normal((64, 64)).astype(dtype)})
+    steps = {"static": QuantizeStatic, "auto": QuantizeAuto}
+    step = steps[way](data=data) if way in steps else QuantizeDynamic()
+    made = step(model, VNNI)
+    assert (made.inputs, made.outputs) == (model.inputs, model.outputs)
+    assert made.size_bytes < model.size_bytes * 0.75
+    assert evaluate(made, data, "fidelity", reference=model).value > 0.97
+    check_model(made, way)
+
+
+def test_double_beside_layers_of_float_stays():
+    model = graph(
+        """g (float[N, 16] x) => (double[N, 4] y) {
+          a = MatMul (x, w)
+          d = Cast <to = 11> (a)
+          y = Mul (d, s)
+        }""",
+        w=(16, 4),
+        s=np.array([1.0 + 1e-12]),
+    )
+    made = QuantizeStatic(data=normal(model))(model, VNNI)
+    assert made.graph.initializers["s"].dtype == ir.DataType.DOUBLE
 
 
 def test_tied_weights_stay_one():
