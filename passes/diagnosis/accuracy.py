@@ -100,6 +100,12 @@ def is_quantized(model: Model) -> bool:
     return bool(ops & (INT8_OPS | QDQ_OPS)) or any(op.startswith("QLinear") for op in ops)
 
 
+def rounds_activations(model: Model) -> bool:
+    """Return whether anything in a model is rounded while it runs, not weights alone."""
+    ops = {node.op_type for node in model.graph} - {"DequantizeLinear", "MatMulNBits"}
+    return bool(ops & (INT8_OPS | QDQ_OPS)) or any(op.startswith("QLinear") for op in ops)
+
+
 def diagnose_accuracy(
     model: Model,
     data: Dataset,

@@ -47,7 +47,7 @@ from .judge import PROMISED, Verdict
 from .limits import check_limits
 from .qdq.float_ends import float_ends
 from .qdq.float_reference import prepare_reference
-from .qdq.int8_operators import is_transformer
+from .qdq.int8_operators import PRODUCTS, is_transformer
 from .qdq.prepare import without_double
 from .speed_choice import SpeedChoice, store_weights
 from .static import QuantizeStatic
@@ -212,8 +212,7 @@ class QuantizeAuto(Pass):
     ) -> TrimtabError | None:
         """Quantize statically with its refinements, then take dynamic int8 where that is better.
 
-        Layers stay float where neither keeps enough. Returns what is wrong with a model of which
-        neither makes anything; its weights may still be stored in 8 bits.
+        Layers stay float where neither keeps enough. Returns why neither makes anything of a model.
 
         Raises:
             TrimtabError: neither can be built, where all has to be int8.
@@ -233,7 +232,8 @@ class QuantizeAuto(Pass):
             if self.all_int8:
                 raise
             search.keep_float("nothing else keeps the float model's answers")
-            return None if any(float_ends(search.original.graph)) else failure
+            ends = float_ends(search.original.graph)
+            return None if any(node.op_type in PRODUCTS for node, _ in ends) else failure
         if not self._pays(search, speed):
             dynamic()
             return None

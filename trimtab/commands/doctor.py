@@ -137,7 +137,12 @@ def _accuracy(
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
-    from trimtab.passes.diagnosis.accuracy import diagnose_accuracy, is_quantized, overflows
+    from trimtab.passes.diagnosis.accuracy import (
+        diagnose_accuracy,
+        is_quantized,
+        overflows,
+        rounds_activations,
+    )
 
     from ..report.accuracy import accuracy_lines, overflow_lines
     from .doctor_prune import diagnosis_seconds
@@ -149,7 +154,9 @@ def _accuracy(
     data = Dataset.open(args.data)
     samples = convert(int | None, args.samples, where="--samples") or 64
     start, seconds = time.monotonic(), diagnosis_seconds(args.time, model)
-    if args.accuracy:
+    if args.accuracy and baseline is None and not rounds_activations(model):
+        lines.append("Weights alone are quantized; --baseline FLOAT tells which of them lose what.")
+    elif args.accuracy:
         found = diagnose_accuracy(
             model,
             data,

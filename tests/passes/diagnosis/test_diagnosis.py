@@ -496,3 +496,18 @@ def test_a_model_whose_only_output_is_a_class_is_judged_by_what_the_class_is_cho
     )
     assert 0 < found.running < 0.2
     assert len(found.layers) == 2
+
+
+def test_the_doctor_says_what_weights_alone_need(tmp_path: Path, capsys):
+    model = transformer_block()
+    data = normal(model, N=32)
+    QuantizeWeights()(model, CONTEXT).save(tmp_path / "int4.onnx")
+    model.save(tmp_path / "float.onnx")
+    np.savez(tmp_path / "d.npz", **next(iter(data)).feeds)
+    command = ["doctor", str(tmp_path / "int4.onnx"), "--data", str(tmp_path / "d.npz")]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "MatMulNBits" in told
+    assert "Weights alone are quantized; --baseline FLOAT tells" in told
+    assert main([*command, "--baseline", str(tmp_path / "float.onnx")]) == 0
+    assert "(weight)" in capsys.readouterr().out

@@ -6,13 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from graphs import model_of
 from heard import Heard
 from int8_graphs import chain, detector, graph, normal, residual, transformer_block
 
 from trimtab.cli import main
 from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, ModelError, OptionError
+from trimtab.core.errors import DataError, InputError, ModelError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import build_session, run
@@ -473,3 +474,17 @@ def test_the_command_stores_only_weights_in_few_bits(tmp_path, bits):
     made = Model.load(out)
     assert made.lineage[-1].pass_name == "quantize-weights"
     assert any(node.op_type == "MatMulNBits" for node in made.nodes())
+
+
+def test_a_model_without_layers_is_refused_though_it_ends_in_scores():
+    """As scikit-learn's columns that are joined, and classified by an operator of its own."""
+    model = model_of(
+        """(float[N,2] a, float[N,2] b) => (float[N,4] y) <int64[2] shape = {-1, 2}> {
+            s = ai.onnx.ml.Scaler <offset=[0.5, 0.1], scale=[2.0, 3.0]> (a)
+            r = Reshape (s, shape)  y = Concat <axis=1> (r, b) }""",
+        imports=', "ai.onnx.ml": 1',
+    )
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(size=(64, 2)).astype(np.float32) for name in "ab"}
+    with pytest.raises(InputError, match="has nothing to quantize"):
+        QuantizeAuto(data=Dataset.of_arrays(rows))(model, Context())
