@@ -323,6 +323,21 @@ def test_nan_is_refused_before_anything_is_made_wherever_it_stands(row: int) -> 
     assert [d["stage"] for d in seen if d["stage"] not in {"plan", "original", "first"}] == []
 
 
+def test_nan_is_a_missing_value_where_the_model_reads_it_so() -> None:
+    model = graphs.model_of(
+        """(float[batch,3,8,8] x) => (float[batch,4] y)
+        <float zero = {0.0}, float[8,3,3,3] w0, float[4,8] w1, float[4] b1> {
+            gone = IsNaN (x)  known = Where (gone, zero, x)  c = Conv (known, w0)  r = Relu (c)
+            p = GlobalAveragePool (r)  f = Flatten (p)  y = Gemm <transB=1> (f, w1, b1) }"""
+    )
+    made = arrays(120)
+    made["x"] = made["x"].copy()
+    made["x"][::7, 1, 2, 3] = np.nan
+    outcome = optimize(model, made, measure=fast_int8, constraints=LOOSE, passes=SMALL)
+    assert any(r.name.startswith("int8") and r.selection for r in outcome.results)
+    assert "NaN" not in repr([r.failure for r in outcome.results])
+
+
 def test_calibration_data_among_the_evaluation_data_are_refused_or_marked() -> None:
     from trimtab.core.dataset import Dataset
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
+from trimtab.core.feeds import reads_missing
 from trimtab.core.metric import values_text
 from trimtab.core.ort.engines import Engine
 from trimtab.runtime_bench.machine.quiet import wait_for_quiet
@@ -91,9 +92,9 @@ class Search:
             TrimtabError: it cannot be evaluated, or the data contain NaN: in the test split that is
                 found at the end, in calibration data as the failure of each candidate.
         """
-        splits = self.evaluator.splits
+        splits, missing = self.evaluator.splits, reads_missing(self.builder.original)
         for part in (splits.calibration.take(CALIBRATING), splits.test):
-            for _ in finite_batches(part):
+            for _ in finite_batches(replace(part, missing=missing)):
                 pass
         model, start = self.builder.original, time.monotonic()
         quality = self.evaluator.base
