@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +12,12 @@ from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
 from trimtab.core.metrics.metric import half_interval
 from trimtab.core.model import Model
-from trimtab.core.text import bytes_text, table
+from trimtab.core.text import bytes_text
+from trimtab.passes.quantization.judge import PROMISED
 
+from .notes import note_lines
 from .outputs_kept import OutputsKept
 from .pass_outcome import PassOutcome
-
-#: Notes that other lines tell.
-_ELSEWHERE = frozenset({"bytes", "declined", "promise"})
 
 
 def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
@@ -25,31 +25,27 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     before, after = outcome.before, outcome.after
     sizes = f"{bytes_text(before.size_bytes)} -> {_on_disk(path, outcome.written)}"
     told = f", {outcome.told}" if outcome.told else ""
-    lines = [f"{before.name} -> {path}: {sizes}{told}{_ruin(outcome)}"]
+    lines = [f"{before.name} -> {path}: {sizes}{told}{_loss(outcome)}"]
     lines += [str(outcome.kept)] if outcome.kept else []
     if not after.lineage:
         return lines
-    step = after.lineage[-1]
-    for key, value in step.notes.items():
-        if key not in _ELSEWHERE and value not in ({}, [], ()):
-            lines += _note(key, value)
-    declined = step.notes.get("declined", [])
-    if declined:
-        lines.append(f"left alone ({len(declined)}):")
-        lines += [f"  {node}: {reason}" for node, reason in declined[:20]]
-    if len(declined) > 20:
-        lines.append(f"  and {len(declined) - 20} more")
-    return lines
+    return [*lines, *note_lines(after.lineage[-1].notes)]
 
 
-def _ruin(outcome: PassOutcome) -> str:
-    """Return what the first line says of a model that has lost most of its answers."""
-    if not isinstance(outcome.kept, OutputsKept) or not outcome.kept.ruined:
+def _loss(outcome: PassOutcome) -> str:
+    """Return what the first line says of a model that has lost more than a few of its answers."""
+    kept = outcome.kept
+    if not isinstance(kept, OutputsKept) or not (kept.ruined or kept.fidelity < PROMISED):
         return ""
     name = outcome.after.lineage[-1].pass_name
     pruned = name.startswith(("prune", "gradual"))
     advice = "retrain it, or remove less" if pruned else "keep more of it float"
-    return f", and it answers otherwise than the original: {advice}"
+    fed = re.split("[:,]", kept.fed)[0]
+    told = f"and keeps {kept.fidelity:.3f} of the original's answers on {fed}"
+    if kept.ruined:
+        figures = f"fidelity {kept.fidelity:.3f}, error {kept.error:.3g}, on {fed}"
+        told = f"and it answers otherwise than the original ({figures})"
+    return f", {told}: {advice}"
 
 
 #: Speed-up that is open where its interval reaches below 1; nearer to 1 there is none to show.
@@ -108,25 +104,6 @@ def export_lines(model: Model, path: Path) -> list[str]:
     if "fixed_batch" in notes:
         lines.append(f"the batch is fixed: {notes['fixed_batch']}")
     return lines
-
-
-def _note(key: str, value: Any) -> list[str]:
-    title = key.replace("_", " ")
-    if isinstance(value, Mapping):
-        rows = [f"  {k}: {_number(v)}" for k, v in value.items()]
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        keys = list(dict.fromkeys(key for row in value for key in row))
-        cells = [[_number(row[k]) if k in row else "" for k in keys] for row in value]
-        rows = [f"  {line}" for line in table([k.replace("_", " ") for k in keys], cells)]
-    else:
-        return [f"{title}: {_number(value)}"]
-    return [f"{title}:", *rows[:40], *(["  ..."] if len(rows) > 40 else [])]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def next_steps(path: Path, before: str, *, judge: bool) -> list[str]:
