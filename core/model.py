@@ -48,7 +48,13 @@ class TensorSpec:
 
     def __str__(self) -> str:
         dims = "?" if self.shape is None else "x".join(str(d) if d else "?" for d in self.shape)
-        return f"{self.name}: {dims or 'scalar'} {self.dtype.name.lower()}"
+        return f"{self.name}: {dims or 'scalar'} {self.type_name}"
+
+    @property
+    def type_name(self) -> str:
+        """Name of the element type as numpy writes it: `float32`, not ONNX's `float`."""
+        name = self.dtype.name.lower()
+        return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 @dataclass(frozen=True)

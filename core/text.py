@@ -64,6 +64,11 @@ def bytes_text(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 layer`, `2 layers`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def duration_text(nanoseconds: float) -> str:
     """Write a duration in a suitable unit: 1,234,567 ns is `1.23 ms`."""
     for unit, factor in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab.core.ort.int8_share import INT8_OPS
-from trimtab.core.text import table
+from trimtab.core.text import counted, table
 
 from .diagnose import Diagnosis
 from .findings import Finding, GraphFacts
@@ -40,7 +40,7 @@ def _head(facts: GraphFacts) -> list[str]:
     head = (
         f"{facts.model.name}: {share.int8_share:.1%} of the multiply-accumulates in int8 "
         f"({share.int8_ops} int8 nodes, {share.float_ops} float), "
-        f"{share.leftover_qdq} conversions between int8 and float"
+        f"{counted(share.leftover_qdq, 'conversion')} between int8 and float"
     )
     if facts.times is None:
         return [head]

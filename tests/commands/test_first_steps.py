@@ -72,6 +72,8 @@ STEPS: dict[str, tuple[list[str], str]] = {
         "there is no such folder",
     ),
     "read-only folder": (["simplify", "{m}", "-o", "/proc/o.onnx"], "cannot be written"),
+    "output without a name": (["simplify", "{m}", "-o", ""], "Name the file with -o"),
+    "device without an action": (["device"], "required: add|list|remove|check|install"),
     "budgets missing": (["gate", "budgets.yml"], "no such file"),
     "shell unknown": (["completion", "fish"], "choose from"),
 }
@@ -207,3 +209,21 @@ def test_values_are_shown_in_one_line_and_onnx_ir_logs_none(folder, caplog) -> N
     with caplog.at_level(logging.INFO):
         find("simplify")()(model)
     assert not [r for r in caplog.records if r.name.startswith("onnx_ir")]
+
+
+@pytest.mark.parametrize("named", ["out", "out/recipe.yaml"])
+def test_a_recipe_makes_a_file_or_a_folder_as_the_output_is_named(named, folder) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "recipe.yaml").write_text("passes:\n- simplify\n")
+    assert main(["run", named, "modél 1.onnx", "-o", "again.onnx"]) == 0
+    assert main(["run", named, "modél 1.onnx", "-o", "again"]) == 0
+    assert (folder / "again.onnx").read_bytes() == (folder / "again/model.onnx").read_bytes()
+    assert (folder / "again/recipe.yaml").is_file()
+
+
+@pytest.mark.parametrize("option", [["--json", "-"], ["--json=-"]])
+def test_json_on_standard_output_stands_alone_however_it_is_asked_for(
+    option, folder, capfd
+) -> None:
+    assert main(["simplify", "modél 1.onnx", "-o", "o.onnx", *option]) == 0
+    assert json.loads(capfd.readouterr().out)["kind"] == "passes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.report.notes import LINE, note_lines
@@ -96,10 +96,11 @@ VALUES = st.recursive(
         st.lists(inner, max_size=30)
         | st.dictionaries(st.sampled_from(["a", "float_ops", LONG]), inner)
     ),
-    max_leaves=60,
+    max_leaves=30,
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["mixed", "ranking", "steps", "curve", "own"]), VALUES))
 def test_no_note_of_any_pass_is_a_long_line_or_written_as_python_writes_it(
     notes: dict[str, object],

@@ -8,7 +8,7 @@ from math import log10
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from trimtab.core.text import table
+from trimtab.core.text import counted, table
 
 if TYPE_CHECKING:
     from trimtab.core.ort.overflow import Overflow
@@ -24,7 +24,7 @@ def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
     total = sum(layer.sensitivity for layer in found.layers)
     lines = [
         f"The answer's error in int8 is {found.together**0.5:.2%} of its size "
-        f"({_db(found.together)} dB) on {found.samples} samples.",
+        f"({_db(found.together)} dB) on {counted(found.samples, 'sample')}.",
         "Layers by the error that each alone makes in the answer:",
         "",
         *table(_HEADER, [_row(layer, total) for layer in found.layers[:LISTED]]),
@@ -88,7 +88,7 @@ def overflow_lines(found: Sequence[Overflow]) -> list[str]:
         for o in found[:LISTED]
     ]
     lines = [
-        f"! {len(found)} layers saturate 16-bit sums on x64 without VNNI:",
+        f"! 16-bit sums of {counted(len(found), 'layer')} saturate on x64 without VNNI:",
         *table(["layer", "of the pairs", "largest sum", "lost"], rows),
     ]
     if len(found) > LISTED:

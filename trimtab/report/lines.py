@@ -12,7 +12,7 @@ from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
 from trimtab.core.metrics.metric import half_interval
 from trimtab.core.model import Model
-from trimtab.core.text import bytes_text
+from trimtab.core.text import bytes_text, counted
 from trimtab.passes.quantization.judge import PROMISED
 
 from .notes import note_lines
@@ -55,7 +55,7 @@ LOOKS_FASTER = 1.05
 def promise_line(promise: Mapping[str, Any], speed_up: Ratio | None) -> str:
     """Return what a quantized model keeps, how much faster it is, and which it could not do."""
     rows, held_out = promise["rows"], promise["held_out"]
-    told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {rows} rows"
+    told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {counted(rows, 'row')}"
     told += "" if rows == held_out else f" ({held_out} held out)"
     told += "" if speed_up is None else f", {_speed(speed_up)}"
     could_not = [f"keep {promise['wanted']:g} of the answers"] if promise["broken"] else []
@@ -134,7 +134,7 @@ def quality_line(quality: Quality) -> str:
     """Return a quality with half of its 95% interval."""
     error = quality.standard_error
     spread = half_interval(error)
-    line = f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
+    line = f"{quality.metric} {quality.value:.4f}{spread} on {counted(quality.count, 'item')}"
     if not quality.outputs:
         return line
     worst = min(quality.outputs, key=lambda output: output.value)

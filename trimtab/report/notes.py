@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trimtab.core.text import bytes_text, shortened, table
+from trimtab.core.text import bytes_text, counted, shortened, table
 
 #: Notes that other lines tell, and those for programs.
 _ELSEWHERE = frozenset({"as_written", "bytes", "data", "declined", "float_nodes", "promise"})
@@ -123,11 +123,6 @@ def left_alone_lines(notes: Mapping[str, Any]) -> list[str]:
     return [*lines, *([f"  and {more} more"] if more else [])]
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a number of things: `1 layer`, `2 layers`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _note(key: str, value: Any) -> list[str]:
     title = shortened(_TITLES.get(key, key.replace("_", " ")), NAME)
     rows = _rows(key, value)
@@ -168,10 +163,10 @@ def _first(rows: Sequence[str]) -> list[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = sorted(dict.fromkeys(key for row in rows for key in row), key="why".__eq__)
     cells = [[_text(k, row[k]) if k in row else "" for k in keys] for row in rows[:ROWS]]
     heads = [shortened(_TITLES.get(k, str(k).replace("_", " ")), NAME) for k in keys]
-    lines = table(heads, [[shortened(cell, NAME) for cell in row] for row in cells])
+    lines = table(heads, [[shortened(c, LINE if " " in c else NAME) for c in r] for r in cells])
     more = len(rows) - ROWS
     return [*lines, *([f"and {more} more"] if more > 0 else [])]
 

@@ -16,6 +16,7 @@ from trimtab.core.metrics.metric import Pooled
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import Feeding, FeedSource, feeding
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.text import counted
 from trimtab.passes.check import SPILL_BYTES
 
 #: Items that are compared, and seconds after which no further one is.
@@ -158,5 +159,5 @@ def outputs_kept(before: Model, after: Model, ctx: Context) -> OutputsKept | str
 
 def _told(first: Feeding, count: int, *, data: bool) -> str:
     if data:
-        return f"{count} items, {first.why}"
+        return f"{counted(count, 'item')}, {first.why}"
     return f"{count} random inputs: {first}; --data judges on real ones"

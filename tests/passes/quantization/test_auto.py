@@ -463,3 +463,10 @@ def test_the_command_stores_only_weights_in_few_bits(tmp_path, bits):
     made = Model.load(out)
     assert made.lineage[-1].pass_name == "quantize-weights"
     assert any(node.op_type == "MatMulNBits" for node in made.nodes())
+
+
+@pytest.mark.parametrize("make", [depthwise, transformer_block])
+def test_a_pattern_of_exclude_that_no_node_has_ends_it_at_once(make):
+    model = make()
+    with pytest.raises(OptionError, match="matches no node: 'hed'"):
+        QuantizeAuto(data=normal(model, rows=8), exclude=("hed",))(model, VNNI)
