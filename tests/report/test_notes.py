@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trimtab.report.notes import LINE, note_lines
+from trimtab.report.notes import LONGEST, note_lines
 
 #: What Python prints of lists, mappings and texts inside of them.
 RAW = re.compile(r"[\[{]['\"\d\[{]|': |True|False|None")
@@ -106,5 +106,5 @@ def test_no_note_of_any_pass_is_a_long_line_or_written_as_python_writes_it(
     notes: dict[str, object],
 ) -> None:
     lines = note_lines(notes)
-    assert max(map(len, lines), default=0) <= 3 * LINE
+    assert max(map(len, lines), default=0) <= LONGEST
     assert [line for line in lines if RAW.search(line)] == []

@@ -12,8 +12,8 @@ _ELSEWHERE = frozenset({"as_written", "bytes", "data", "declined", "float_nodes"
 #: Notes that become one line on what runs in int8.
 _INT8 = ("int8_ops", "float_ops", "leftover_qdq", "int8_share")
 _TYPES = ("activation", "weight", "reduce_range")
-#: Characters of a line, and of a name or a text in it.
-LINE, NAME, TEXT = 100, 60, 160
+#: Characters of a list, of a name in it, of a text, and of the longest line, as of a wide table.
+LINE, NAME, TEXT, LONGEST = 100, 60, 160, 240
 #: Names shown of a list, and rows of a table.
 FEW, ROWS = 3, 12
 #: What stands for a note's key where that alone says little.
@@ -62,7 +62,7 @@ def note_lines(notes: Mapping[str, Any]) -> list[str]:
             lines += _mixed(value)
         elif key not in _INT8:
             lines += _note(key, value)
-    return [*lines, *left_alone_lines(notes)]
+    return [shortened(line, LONGEST) for line in (*lines, *left_alone_lines(notes))]
 
 
 def _joined(notes: Mapping[str, Any]) -> dict[str, Any]:
