@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core import model as model_module
 from trimtab.core.errors import ModelError, OutputError
-from trimtab.core.model import Model, Step
+from trimtab.core.lineage import Step
+from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
 
 

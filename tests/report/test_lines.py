@@ -10,7 +10,7 @@ import pytest
 from graphs import cnn
 
 from trimtab.cli import main
-from trimtab.core.model import Step
+from trimtab.core.lineage import Step
 from trimtab.report.lines import next_steps, pass_lines
 from trimtab.report.pass_outcome import PassOutcome
 

@@ -13,7 +13,7 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
-from trimtab.core.model import Step
+from trimtab.core.lineage import Step
 from trimtab.report.lines import pass_lines
 from trimtab.report.outputs_kept import OutputsKept, outputs_kept
 from trimtab.report.pass_outcome import PassOutcome
