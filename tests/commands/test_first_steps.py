@@ -227,3 +227,18 @@ def test_json_on_standard_output_stands_alone_however_it_is_asked_for(
 ) -> None:
     assert main(["simplify", "modél 1.onnx", "-o", "o.onnx", *option]) == 0
     assert json.loads(capfd.readouterr().out)["kind"] == "passes"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("quantize", "trimtab.passes.QuantizeAuto"),
+        ("prune", "trimtab.passes.PruneChannels"),
+        ("nothing", "has no attribute 'nothing'"),
+    ],
+)
+def test_the_name_of_a_command_in_python_leads_to_its_passes(name: str, told: str) -> None:
+    import trimtab
+
+    with pytest.raises(AttributeError, match=re.escape(told)):
+        getattr(trimtab, name)
