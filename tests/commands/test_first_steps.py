@@ -72,6 +72,11 @@ STEPS: dict[str, tuple[list[str], str]] = {
         "there is no such folder",
     ),
     "read-only folder": (["simplify", "{m}", "-o", "/proc/o.onnx"], "cannot be written"),
+    "metric by its usual name": (
+        ["eval", "{m}", "--data", "{d}", "--metric", "accuracy"],
+        "Did you mean 'top1'?",
+    ),
+    "result in place of budgets": (["gate", "result.json"], "give the budgets.yaml"),
     "output without a name": (["simplify", "{m}", "-o", ""], "Name the file with -o"),
     "device without an action": (["device"], "required: add|list|remove|check|install"),
     "budgets missing": (["gate", "budgets.yml"], "no such file"),
@@ -87,6 +92,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model_of("(float[2,3] x) => (float[2,3] y) { y = Relu(x) }").save(place / "modél 1.onnx")
     np.savez(place / "d.npz", x=np.zeros((4, 3), "f"))
     np.savez(place / "other.npz", picture=np.zeros((4, 3), "f"))
+    (place / "result.json").write_text('{"schema": 1, "kind": "optimize"}')
     (place / "w.pt").write_bytes(b"weights")
     (place / "net.py").write_text("def make(): ...\n")
     monkeypatch.chdir(place)
