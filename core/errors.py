@@ -103,8 +103,12 @@ class UnfitMachineError(TrimtabError):
     exit_code = 4
 
 
+#: Names that a message lists.
+MOST_NAMES = 30
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a name that does not exist: the nearest known one, or all of them.
+    """Return a hint for a name that does not exist: the nearest known one, or the known ones.
 
     >>> nearest("quantise-static", ["quantize-static", "simplify"])
     "Did you mean 'quantize-static'?"
@@ -113,7 +117,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names)}" if names else "There are none"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"Known: {', '.join(names[:MOST_NAMES])}{more}" if names else "There are none"
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> OptionError:

@@ -26,11 +26,7 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: 
     """
     for spec in inputs:
         if spec.name not in batch.feeds:
-            raise DataError(
-                f"has no array for the model's input {spec}",
-                where=where,
-                hint=f"Its arrays: {', '.join(batch.feeds)}. " + nearest(spec.name, batch.feeds),
-            )
+            raise _missing(spec, batch, where)
         _check_array(spec, batch.feeds[spec.name], where, advice)
     names = [spec.name for spec in inputs]
     extra = set(batch.feeds) - set(names)
@@ -40,6 +36,17 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: 
             where=where,
             hint=f"The model's inputs: {', '.join(names)}",
         )
+
+
+def _missing(spec: TensorSpec, batch: Batch, where: str) -> DataError:
+    near, name = nearest(spec.name, batch.feeds), spec.name
+    near += "" if near.endswith("?") else "."
+    named = f"{name}=array" if name.isidentifier() else f"**{{{name!r}: array}}"
+    return DataError(
+        f"has no array for the model's input {spec}",
+        where=where,
+        hint=f"{near} Arrays have the names of inputs: numpy.savez(FILE, {named})",
+    )
 
 
 def whole_inputs(inputs: Sequence[TensorSpec], row: Mapping[str, Array]) -> list[str]:
@@ -90,19 +97,19 @@ def check_rows(inputs: Sequence[TensorSpec], where: str) -> None:
 def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> None:
     if not spec.takes_type(array.dtype):
         raise DataError(
-            f"array {spec.name!r} is {array.dtype}, the model takes {spec.dtype.name.lower()}",
+            f"array {spec.name!r} is {array.dtype}, the model takes {spec.type_name}",
             where=where,
-            hint="Save it in the model's type",
+            hint=f"Save it in the model's type: array.astype('{spec.type_name}')",
         )
     if spec.shape is None:
         return
     fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
     if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
         raise DataError(
-            f"array {spec.name!r} has shape {list(array.shape)}, the model takes "
-            f"{[d if d is not None else '?' for d in spec.shape]}",
+            f"array {spec.name!r} has shape {_sizes(array.shape)}, the model takes "
+            f"{_sizes(spec.shape)}",
             where=where,
-            hint=advice or "The first axis is the batch; the others must match",
+            hint=advice or _reshaping(spec.shape, array.shape),
         )
 
 
@@ -112,6 +119,25 @@ def reads_missing(model: Model) -> bool:
     return any(node.op_type in _TAKE_NAN for node in model.nodes()) or any(
         use.node.op_type == "IsNaN" for uses in asked for use in uses
     )
+
+
+def _sizes(shape: Sequence[int | str | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape) or "scalar"
+
+
+def _reshaping(wanted: Sequence[int | str | None], shape: Sequence[int]) -> str:
+    """Return what to do to an array so that it fits, where that is plain."""
+    if len(shape) == len(wanted) - 1:
+        return "An axis is missing: the first counts rows, as in array[None] for a single one"
+    last = len(shape) - 1
+    for order in ((0, last, *range(1, last)), (0, *range(2, last + 1), 1)):
+        moved = [shape[axis] for axis in order] if last > 1 else []
+        if len(moved) == len(wanted) and all(
+            size == want or not isinstance(want, int)
+            for size, want in zip(moved[1:], wanted[1:], strict=True)
+        ):
+            return f"The channels are elsewhere: save array.transpose{order}"
+    return "The first axis is the batch; the others must match"
 
 
 def check_finite(

@@ -119,14 +119,21 @@ def file_for(output: str | Path, name: str) -> Path:
     A folder whose own name ends like a file's is refused.
 
     Raises:
-        OutputError: it is a folder with a suffix.
+        OutputError: it is a folder with a suffix, or empty.
     """
+    if not str(output):
+        raise OutputError("names no file", where="''", hint="Name the file with -o")
     path = Path(output)
     if not path.is_dir():
         return path
     if path.suffix:
         raise OutputError("is a folder, not a file", where=str(path), hint="Choose another name")
     return path / name
+
+
+def in_folder(path: str | Path, name: str) -> Path:
+    """Return the file of this name where the path is a folder, else the path itself."""
+    return Path(path) / name if Path(path).is_dir() else Path(path)
 
 
 def check_output_file(path: str | Path, *sources: str, parents: bool = False) -> None:

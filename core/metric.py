@@ -21,6 +21,7 @@ from .errors import DataError, OptionError, TrimtabError, unknown
 from .metrics import average_precision, classification, sequences, signals
 from .metrics.fidelity import FIDELITY
 from .metrics.metric import Metric, MetricDrop, OutputQuality, Pooled, Quality, values_text
+from .metrics.usual_names import unknown_metric
 from .model import Model
 from .ort.session import SessionConfig
 from .progress import Progress, Silent
@@ -86,7 +87,7 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
         own = isinstance(found, Metric)
         metric = replace(found, spec=name) if own else Metric(name, found, itemwise=False)
     else:
-        raise unknown("metric", name, METRICS)
+        raise unknown_metric(name, METRICS)
     if metric.wants == "labels" and metric.name in METRICS and not data.has_labels:
         raise OptionError(
             f"metric {metric.name!r} needs labels, and {data.spec} has none",
@@ -130,7 +131,7 @@ def joint_loss(mine: Quality, base: Quality, limit: float) -> float:
 def _with_options(name: str, text: str) -> Metric:
     """Return the metric with its options, of which `output` restricts any metric to one output."""
     if name not in METRICS:
-        raise unknown("metric", name, METRICS)
+        raise unknown_metric(name, METRICS)
     pairs = [part.partition("=") for part in text.split(",") if part]
     options = {key.strip(): value.strip() for key, _, value in pairs}
     output = options.pop("output", None)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from .errors import ModelError, OutputError
 from .files import STDOUT, atomic_folder, behind_links, file_for, is_stream, publish, write_bytes
 from .garbage import gc_paused
 from .graphs import free_axes, repair, subgraphs_of
+from .lineage import Step, take_lineage, with_lineage
 from .load import load_ir, refuse_external_data, to_ir
 from .maps import is_map, with_maps
 from .sparse import sparsify, stores_sparse
@@ -28,7 +28,6 @@ from .timings import stage
 _log = logging.getLogger("onnx_ir")
 if _log.level == logging.NOTSET:  # each pass of its own that it runs logs a line
     _log.setLevel(logging.WARNING)
-LINEAGE_KEY = "trimtab.lineage"
 #: protobuf refuses messages of 2 GB; more weight bytes than this go to a separate file.
 EXTERNAL_DATA_BYTES = 1_900_000_000
 #: Most bytes that a model which does not change keeps of itself.
@@ -49,36 +48,18 @@ class TensorSpec:
 
     def __str__(self) -> str:
         dims = "?" if self.shape is None else "x".join(str(d) if d else "?" for d in self.shape)
-        return f"{self.name}: {dims or 'scalar'} {self.dtype.name.lower()}"
+        return f"{self.name}: {dims or 'scalar'} {self.type_name}"
 
     def takes_type(self, kind: np.dtype[Any]) -> bool:
         """Return whether an array of this type can be fed; of texts also one of fixed length."""
         texts = self.dtype == onnx_ir.DataType.STRING and kind.kind == "U"
         return texts or kind == self.dtype.numpy()
 
-
-@dataclass(frozen=True)
-class Step:
-    """Step of the lineage: a pass, its parameters, digest of its input model, its notes."""
-
-    pass_name: str
-    params: Mapping[str, Any]
-    input_digest: str
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the step as JSON values."""
-        return {
-            "pass": self.pass_name,
-            "params": dict(self.params),
-            "input": self.input_digest,
-            "notes": dict(self.notes),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Step:
-        """Return the step that `to_json` wrote."""
-        return cls(value["pass"], value["params"], value["input"], value.get("notes", {}))
+    @property
+    def type_name(self) -> str:
+        """Name of the element type as numpy writes it: `float32`, not ONNX's `float`."""
+        name = self.dtype.name.lower()
+        return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 @dataclass
@@ -136,7 +117,7 @@ class Model:
     @classmethod
     def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:
         # Lineage is kept in its field alone; a second copy in the graph would become stale.
-        lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
+        lineage = take_lineage(model)
         _check_types(model, name)
         free_axes(model)
         repair(model)
@@ -162,9 +143,9 @@ class Model:
                 hint="Work on a file with external data",
             )
         if not _has_external_weights(self.ir):
-            return _as_stored(onnx_ir.to_proto(self._with_lineage(self.ir)))
+            return _as_stored(onnx_ir.to_proto(with_lineage(self.ir, self.lineage)))
         # A message that names an external file would be read from another folder.
-        loaded = _with_weights_in_memory(self._with_lineage(self.ir.clone()))
+        loaded = _with_weights_in_memory(with_lineage(self.ir.clone(), self.lineage))
         proto = onnx_ir.to_proto(loaded)
         # A graph is a reference cycle and stays until it is collected; its weights need not.
         for value in loaded.graph.initializers.values():
@@ -233,28 +214,9 @@ class Model:
     def spill(self, folder: Path, name: str = "model.onnx") -> Path:
         """Write to a temporary folder, weights in a separate file: one at a time is in memory."""
         path = folder / name
-        copy = self._with_lineage(self.clone().ir)
+        copy = with_lineage(self.clone().ir, self.lineage)
         onnx_ir.save(copy, path, external_data=path.name + ".data")
         return path
-
-    def _with_lineage(self, model: onnx_ir.Model) -> onnx_ir.Model:
-        """Return a model of the same graph object with this lineage in its metadata."""
-        properties = dict(model.metadata_props)
-        if self.lineage:
-            steps = [step.to_json() for step in self.lineage]
-            properties[LINEAGE_KEY] = json.dumps(steps, sort_keys=True)
-        return onnx_ir.Model(
-            model.graph,
-            ir_version=model.ir_version,
-            producer_name=model.producer_name,
-            producer_version=model.producer_version,
-            domain=model.domain,
-            model_version=model.model_version,
-            doc_string=model.doc_string,
-            functions=list(model.functions.values()),
-            metadata_props=properties,
-            device_configurations=model.device_configurations,
-        )
 
     @property
     def graph(self) -> onnx_ir.Graph:
@@ -390,10 +352,3 @@ def _as_stored(proto: onnx.ModelProto) -> onnx.ModelProto:
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
     return with_maps(proto)
-
-
-def _read_lineage(text: str) -> tuple[Step, ...]:
-    try:
-        return tuple(Step.from_json(step) for step in json.loads(text or "[]"))
-    except (ValueError, KeyError, TypeError):
-        return ()  # a model with another text under our key is still valid

@@ -42,12 +42,31 @@ class PrintableStream:
         return getattr(self._stream, name)
 
 
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most this length, with dots for its middle.
+
+    A node's name begins with the model's and ends with its own: both ends tell it from others.
+
+    >>> shortened("model/encoder/layer.0/MatMul", 18)
+    'model/en.../MatMul'
+    """
+    if len(text) <= length:
+        return text
+    end = (length - 3) // 2
+    return f"{text[: length - 3 - end]}...{text[len(text) - end :]}"
+
+
 def bytes_text(count: float) -> str:
     """Write a size in decimal units: 1,088,395 bytes is `1.09 MB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f} B"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 layer`, `2 layers`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration_text(nanoseconds: float) -> str:

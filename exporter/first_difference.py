@@ -15,7 +15,8 @@ from torch import Tensor
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run
 
 from .capture import silenced
 from .export_errors import submodule_label

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from trimtab.core.errors import ExportError, OptionError, TrimtabError
-from trimtab.core.model import EXTERNAL_DATA_BYTES, Model, Step
+from trimtab.core.lineage import Step
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
 from .axes import LEAST, captured_ranges, nearest_size
 from .capture import capture

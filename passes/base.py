@@ -28,9 +28,10 @@ from trimtab.core.errors import (
 )
 from trimtab.core.fields import Field, build, check_values, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
+from trimtab.core.lineage import Step
 from trimtab.core.memo import MemoKind
 from trimtab.core.metrics.producers import ends_in_squashing
-from trimtab.core.model import Model, Step
+from trimtab.core.model import Model
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run

@@ -87,9 +87,21 @@ def __getattr__(name: str) -> Any:
 
         return version("trimtab")
     if name not in _HOMES:
-        raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}{_passes_like(name)}")
     module, _, attribute = _HOMES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def _passes_like(name: str) -> str:
+    """Return where the passes are whose commands begin with a name, as `quantize`."""
+    from importlib.util import find_spec
+
+    if name.startswith("_") or find_spec(f"trimtab.{name}") is not None:  # a folder to import
+        return ""
+    passes = importlib.import_module("trimtab.passes")
+    near = [kind for kind in passes.__all__ if kind.lower().startswith(name.lower())]
+    found = ", ".join(f"trimtab.passes.{kind}" for kind in near)
+    return f"; passes are classes, called with a model: {found}" if found else ""
 
 
 def __dir__() -> list[str]:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.INFO if _asks(arguments, "--verbose") else logging.CRITICAL + 1
     logging.getLogger("onnx_ir").setLevel(level)
     # Where a file is written to standard output, messages go to the other stream.
-    taken = not STDOUT.isdisjoint(arguments)
+    taken = not STDOUT.isdisjoint(part for a in arguments for part in (a, a.partition("=")[2]))
     messages = PrintableStream(sys.stderr if taken else sys.stdout)
     told = [a for a in arguments if a.partition("=")[0] == registry.TIMINGS]
     arguments = [a for a in arguments if a not in told]

@@ -19,7 +19,8 @@ from common.data import cifar, network
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort import overflow
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.static import QuantizeStatic
 

@@ -115,7 +115,7 @@ def _numpy(spec: TensorSpec) -> Any:
         spec.dtype != ir.DataType.BOOL
     ):
         raise InputError(
-            f"cannot make values of type {spec.dtype.name.lower()}",
+            f"cannot make values of type {spec.type_name}",
             where=f"input {spec.name!r}",
             hint="Give --data",
         )

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from ..model import Model
-from .session import Feeds, SessionConfig, build_session, run, with_untyped_outputs
+from .inner_outputs import with_untyped_outputs
+from .session import Feeds, SessionConfig, build_session, run
 
 Shape = tuple[int, ...]
 #: Bytes of an element whose type is not known, or has no size.

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from ..data import Batch, Floats
 from ..model import Model
-from .session import SessionConfig, build_session, run, with_outputs
+from .inner_outputs import with_outputs
+from .session import SessionConfig, build_session, run
 
 Ints = NDArray[np.int32]
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..errors import RunError, unknown
+from ..errors import unknown
 from ..maps import as_array, from_proto
 from ..model import EXTERNAL_DATA_BYTES, Model
 from ..random_operators import with_fixed_draws
@@ -359,40 +359,3 @@ def optimized_graph(model: Model | str | Path, config: SessionConfig | None = No
         build_session(model, config.for_one_run(model), save_to=path)
         # The weights are in the file itself, which is read whole: nothing stays mapped to it.
         return from_proto(onnx.load(path, load_external_data=False))
-
-
-def with_outputs(model: Model, names: Sequence[str]) -> Model:
-    """Return a copy with the named inner tensors as further outputs, after the model's own.
-
-    Raises:
-        RunError: there is no tensor of that name.
-    """
-    copy = model.clone()
-    values = {v.name: v for node in copy.graph for v in node.outputs}
-    present = {v.name for v in copy.graph.outputs}
-    added = [name for name in dict.fromkeys(names) if name not in present]
-    for name in added:
-        if name not in values:
-            raise RunError(f"no tensor named {name!r}", where=model.name)
-    copy.graph.outputs.extend(values[name] for name in added)
-    return copy
-
-
-def with_only_outputs(model: Model, tensors: Sequence[str]) -> Model:
-    """Return a copy whose outputs are the named inner tensors alone."""
-    copy = with_outputs(model, tensors)
-    wanted = set(tensors)
-    kept = [value for value in copy.graph.outputs if value.name in wanted]
-    if kept:  # where only inputs are wanted, the model keeps its outputs
-        copy.graph.outputs[:] = kept
-    return copy
-
-
-def with_untyped_outputs(running: Model, names: Iterable[str]) -> Model:
-    """Return a copy with inner tensors as further outputs, whose types onnxruntime infers."""
-    proto = ir.to_proto(running.ir)
-    present = {output.name for output in proto.graph.output}
-    for name in dict.fromkeys(names):
-        if name not in present:
-            proto.graph.output.add().name = name
-    return Model.from_proto(proto, running.name)

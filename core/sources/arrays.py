@@ -30,7 +30,8 @@ class ArraySource(Source):
         if labels is not None:
             counts[LABELS] = len(labels) if labels.ndim else 0
         if len(set(counts.values())) > 1:
-            raise DataError(f"its arrays differ in their number of rows: {counts}", where=where)
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise DataError(f"its arrays differ in their number of rows: {told}", where=where)
         self._count = next(iter(counts.values()))
         if not self._count:
             raise DataError("has no rows", where=where, hint="Give at least one")

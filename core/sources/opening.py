@@ -244,6 +244,12 @@ def _open_npz(path: Path) -> ArraySource:
                 for info in archive.infolist()
             }
     except _DAMAGE as error:
+        if path.suffix == ".npy":
+            raise DataError(
+                "is an .npy file, whose array has no name",
+                where=where,
+                hint=f"Name it: numpy.savez('{path.stem}.npz', INPUT=numpy.load('{path.name}'))",
+            ) from error
         raise DataError(
             f"is not an .npz file, or is truncated ({error})",
             where=where,

@@ -76,7 +76,7 @@ def _typed(column: Array, spec: TensorSpec, where: str) -> Array:
     array = np.asarray(column)
     if spec.dtype.numpy().kind in "iu" and not np.array_equal(array, np.round(array)):
         raise DataError(
-            f"column {spec.name!r} has fractions, and the model takes {spec.dtype.name.lower()}",
+            f"column {spec.name!r} has fractions, and the model takes {spec.type_name}",
             where=where,
         )
     if spec.shape is not None and len(spec.shape) == array.ndim + 1 and spec.shape[-1] in {1, None}:

@@ -8,7 +8,8 @@ from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_only_outputs
+from trimtab.core.ort.inner_outputs import with_only_outputs
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
 
 def observe(

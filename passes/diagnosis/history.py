@@ -14,7 +14,8 @@ from typing import Any
 
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
-from trimtab.core.model import Model, Step
+from trimtab.core.lineage import Step
+from trimtab.core.model import Model
 
 from ..base import Pass
 from ..quantization.algorithms.bias_absorption import AbsorbBias

@@ -24,7 +24,8 @@ from trimtab.core.metrics.fidelity import squared_parts
 from trimtab.core.metrics.kinds import OutputKind
 from trimtab.core.metrics.recognition import kind_of
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from ..calibration.collector import CHUNK_BYTES

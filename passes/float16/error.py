@@ -15,7 +15,8 @@ import onnx_ir as ir
 from trimtab.core.data import Array, Batch, Floats32
 from trimtab.core.metrics.split_detector import JudgedOutputs
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
 from ..graph.edit import add_initializer
 from ..graph.names import fresh_name, share_names

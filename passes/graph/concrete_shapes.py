@@ -13,7 +13,8 @@ from onnx_ir import serde
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
-from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, with_only_outputs
+from trimtab.core.ort.inner_outputs import with_only_outputs
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 
 from .queries import is_onnx_op
 

@@ -13,16 +13,9 @@ import onnx_ir as ir
 
 from trimtab.core.graphs import subgraphs_of
 from trimtab.core.model import Model
+from trimtab.core.ort.inner_outputs import with_only_outputs
 from trimtab.core.ort.repeated_runs import RepeatedRuns
-from trimtab.core.ort.session import (
-    Feeds,
-    Level,
-    Outputs,
-    SessionConfig,
-    build_session,
-    run,
-    with_only_outputs,
-)
+from trimtab.core.ort.session import Feeds, Level, Outputs, SessionConfig, build_session, run
 
 from .constants import captured
 from .partial_run import constant_nodes, part_between

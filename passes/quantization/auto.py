@@ -225,6 +225,8 @@ class QuantizeAuto(Pass):
         )
         try:
             search.start(f"static int8, ranges {static.ranges}", static)
+        except OptionError:  # the user's: no other candidate makes it good
+            raise
         except TrimtabError as failure:
             search.steps.append({"step": "static int8", "kept": False, "why": str(failure)})
             if dynamic():

@@ -6,7 +6,7 @@ is built once more with int8 activations allowed, and nodes that become int8 are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,8 @@ class Cause:
     fix: str
 
 
+#: Start of the name of a cause, before the operator.
+NO_KERNEL = "no-kernel"
 REQUANTIZE = "quantize the float model again with `trimtab quantize FLOAT -o OUT --data DATA`"
 S8S8 = Cause(
     "s8s8",
@@ -110,10 +112,20 @@ def find_islands(facts: GraphFacts) -> Iterator[Finding]:
             "costs",
             facts.names_of(island.nodes),
             "; ".join(cause.why for cause in causes),
-            "; ".join(dict.fromkeys(cause.fix for cause in causes)),
+            _fixes(causes),
             causes[0].name,
             facts.time_of([*island.nodes, *island.enters, *island.leaves]),
         )
+
+
+def _fixes(causes: Sequence[Cause]) -> str:
+    """Return what to do about all causes; that it is quantized again is said once."""
+    fixes = dict.fromkeys(cause.fix for cause in causes)
+    again = [fix for fix in fixes if fix.startswith(REQUANTIZE)]
+    rest = [fix.removeprefix(REQUANTIZE).removeprefix(", ") for fix in again]
+    more = "; ".join(filter(None, rest))
+    once = [f"{REQUANTIZE}, {more}" if more else REQUANTIZE] if again else []
+    return "; ".join([*once, *(fix for fix in fixes if fix not in again)])
 
 
 def _quantized_products(island: Island, facts: GraphFacts) -> bool:
@@ -129,10 +141,25 @@ def _quantized_products(island: Island, facts: GraphFacts) -> bool:
 def causes_of(island: Island, facts: GraphFacts) -> Iterator[Cause]:
     """Find the distinct causes of an island, those of products first; at least one."""
     found: dict[str, Cause] = {}
+    lacking: dict[str, None] = {}
     for node in sorted(island.nodes, key=lambda node: node.op_type not in FLOAT_OPS):
         if cause := _cause(node, island, facts):
-            found.setdefault(cause.name, cause)
+            kind, _, op = cause.name.partition(":")
+            lacking |= {op: None} if kind == NO_KERNEL else {}
+            found.setdefault(kind, cause)
+    if len(lacking) > 1:  # one cause for all such operators, under the name of the first
+        found[NO_KERNEL] = _no_kernel(list(lacking), facts)
     yield from found.values() or [UNEXPLAINED]
+
+
+def _no_kernel(ops: Sequence[str], facts: GraphFacts) -> Cause:
+    names, have = ", ".join(ops), "has" if len(ops) == 1 else "have"
+    return Cause(
+        f"{NO_KERNEL}:{ops[0]}",
+        f"{names} {have} no int8 kernel in onnxruntime's {facts.target.provider}",
+        f"{REQUANTIZE}, which rewrites what has an equal form (hard activations, shortcuts); "
+        f"else replace {names} in the network",
+    )
 
 
 #: Operators whose presence is the cause, whatever is around them.
@@ -147,12 +174,7 @@ def _cause(node: ir.Node, island: Island, facts: GraphFacts) -> Cause | None:
     if op in ABSORBED and _symmetric(island.leaves):
         return SYMMETRIC
     if op not in FUSED | ABSORBED:
-        return Cause(
-            f"no-kernel:{op}",
-            f"{op} has no int8 kernel in onnxruntime's {facts.target.provider}",
-            f"{REQUANTIZE}, which rewrites what has an equal form (hard activations, shortcuts); "
-            f"else replace {op} in the network",
-        )
+        return _no_kernel([op], facts)
     if origin is None:
         return None
     if any(_quantizes_constant(value) for value in origin.inputs):

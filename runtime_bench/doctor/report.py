@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from trimtab.core.ort.int8_share import INT8_OPS
-from trimtab.core.text import table
+from trimtab.core.text import counted, shortened, table
 
 from .diagnose import Diagnosis
 from .findings import Finding, GraphFacts
@@ -14,6 +15,10 @@ from .profile import Profile
 
 #: Most groups of nodes that are listed.
 LISTED = 12
+#: Names of a group that are listed, and characters of a name; --json has all.
+NAMES, NAME = 6, 60
+#: Characters of a line that is not broken, and of those that are.
+LONGEST, WIDTH = 160, 100
 #: Most operators in the table.
 TOP = 10
 
@@ -39,8 +44,8 @@ def _head(facts: GraphFacts) -> list[str]:
     share = facts.share
     head = (
         f"{facts.model.name}: {share.int8_share:.1%} of the multiply-accumulates in int8 "
-        f"({share.int8_ops} int8 nodes, {share.float_ops} float), "
-        f"{share.leftover_qdq} conversions between int8 and float"
+        f"({counted(share.int8_ops, 'int8 node')}, {share.float_ops} float), "
+        f"{counted(share.leftover_qdq, 'conversion')} between int8 and float"
     )
     if facts.times is None:
         return [head]
@@ -60,15 +65,30 @@ def _group(kind: str, why: str, findings: Sequence[Finding]) -> list[str]:
     cost = f", {sum(shares):.1%} of the time" if shares else ""
     count = f"{len(findings)} x " if len(findings) > 1 else ""
     mark = "note" if findings[0].severity == "note" else "!"
-    found = [f"{mark} {count}{kind}{cost}: {why}"]
+    found = wrapped(f"{mark} {count}{kind}{cost}: {why}", "  ")
     for finding in findings[:LISTED]:
         if finding.nodes:
-            names = ", ".join(finding.nodes[:6]) + (" ..." if len(finding.nodes) > 6 else "")
-            found.append(f"    {names}")
+            names = [shortened(name, NAME) for name in finding.nodes[:NAMES]]
+            more = " ..." if len(finding.nodes) > NAMES else ""
+            found += wrapped(f"    {', '.join(names)}{more}", "    ")
     if len(findings) > LISTED:
         found.append(f"    and {len(findings) - LISTED} more; --json names them all")
     fixes = dict.fromkeys(f.fix for f in findings)
-    return [*found, *(f"  fix: {fix}" for fix in fixes), ""]
+    return [*found, *(line for fix in fixes for line in wrapped(f"  fix: {fix}", "    ")), ""]
+
+
+def wrapped(text: str, indent: str) -> list[str]:
+    """Return a text that is longer than a line of a terminal in several, else as it is."""
+    if len(text) <= LONGEST:
+        return [text]
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 def _operators(facts: GraphFacts) -> list[str]:

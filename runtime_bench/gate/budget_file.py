@@ -116,7 +116,10 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
     fields = {**shared, **entry.value}
     for key, value in fields.items():
         if key not in KEYS:
-            raise InputError(f"unknown key {key!r}", where=at(value.line), hint=nearest(key, KEYS))
+            told = nearest(key, KEYS)
+            if "schema" in fields:  # what commands write
+                told = "This is a result; give the budgets.yaml that `optimize` wrote beside it"
+            raise InputError(f"unknown key {key!r}", where=at(value.line), hint=told)
     subject = _subject(fields, at)
     for wanted in (subject, "budgets"):
         if wanted not in fields or fields[wanted].value is None:

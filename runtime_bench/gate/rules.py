@@ -21,6 +21,7 @@ from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineErro
 from trimtab.core.metric import Quality
 from trimtab.core.metrics.metric import half_interval
 from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
+from trimtab.core.text import counted
 
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
 from ..machine.noise_check import NoiseCheck
@@ -63,7 +64,8 @@ def _ratio(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budget
     name = Path(budget.against).name if gate.subject == "model" else budget.against
     estimate = "no estimate" if math.isnan(found.ratio) else f"{found.ratio:.3f}x"
     high = "inf" if math.isinf(found.high) else f"{found.high:.3f}"
-    speed = f"{estimate} [{found.low:.3f}, {high}] of {name}'s speed in {found.blocks} blocks"
+    blocks = counted(found.blocks, "block")
+    speed = f"{estimate} [{found.low:.3f}, {high}] of {name}'s speed in {blocks}"
     proved = {
         "fail": f"proved below {least:.3g}x",
         "pass": f"proved above {least / (1 + gate.resolution):.3g}x, "
@@ -159,7 +161,7 @@ def _quality(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budg
     spread = "" if error is None else f"{half_interval(error)} (paired, 95%)"
     evidence = (
         f"{mine.metric} {mine.value:.4f} against {base.value:.4f}: "
-        f"drop {drop:+.4f}{spread} on {mine.count} items"
+        f"drop {drop:+.4f}{spread} on {counted(mine.count, 'item')}"
     )
     # Sums of many scores differ in the last bits with their order.
     held = drop <= budget.limit + 1e-12
@@ -181,7 +183,7 @@ def _share(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budget
     rest = f"; float: {names}; see `trimtab doctor {gate.model}`" if share.float_nodes else ""
     evidence = (
         f"{share.int8_share:.1%} of the multiply-accumulates in {share.int8_ops} int8 nodes, "
-        f"{share.leftover_qdq} conversions left{rest}"
+        f"{counted(share.leftover_qdq, 'conversion')} left{rest}"
     )
     held = share.int8_share >= budget.limit
     return BudgetVerdict(budget, "pass" if held else "fail", evidence, share.int8_share)

@@ -216,8 +216,10 @@ def startup_lines(costs: Sequence[StartupCosts]) -> list[str]:
         ]
         for c in costs
     ]
+    runs = len(costs[0].load_ns)
+    processes = f"{runs} fresh process{'' if runs == 1 else 'es'}"
     note = (
-        f"medians of {len(costs[0].load_ns)} fresh processes; memory above the runtime's own; "
+        f"medians of {processes}; memory above the runtime's own; "
         "arena: memory that a session without it saves at its peak"
     )
     return [*table(["model", "size", "load", "first run", "peak memory", "arena"], rows), note]

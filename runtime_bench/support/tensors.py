@@ -12,14 +12,8 @@ import onnx_ir as ir
 from trimtab.core.errors import RunError
 from trimtab.core.graphs import unique_node_names
 from trimtab.core.model import Model
-from trimtab.core.ort.session import (
-    Feeds,
-    SessionConfig,
-    build_session,
-    optimized_graph,
-    run,
-    with_untyped_outputs,
-)
+from trimtab.core.ort.inner_outputs import with_untyped_outputs
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, optimized_graph, run
 
 Shape = tuple[int, ...]
 

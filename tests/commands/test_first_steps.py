@@ -72,6 +72,13 @@ STEPS: dict[str, tuple[list[str], str]] = {
         "there is no such folder",
     ),
     "read-only folder": (["simplify", "{m}", "-o", "/proc/o.onnx"], "cannot be written"),
+    "metric by its usual name": (
+        ["eval", "{m}", "--data", "{d}", "--metric", "accuracy"],
+        "Did you mean 'top1'?",
+    ),
+    "result in place of budgets": (["gate", "result.json"], "give the budgets.yaml"),
+    "output without a name": (["simplify", "{m}", "-o", ""], "Name the file with -o"),
+    "device without an action": (["device"], "required: add|list|remove|check|install"),
     "budgets missing": (["gate", "budgets.yml"], "no such file"),
     "shell unknown": (["completion", "fish"], "choose from"),
 }
@@ -85,6 +92,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model_of("(float[2,3] x) => (float[2,3] y) { y = Relu(x) }").save(place / "modél 1.onnx")
     np.savez(place / "d.npz", x=np.zeros((4, 3), "f"))
     np.savez(place / "other.npz", picture=np.zeros((4, 3), "f"))
+    (place / "result.json").write_text('{"schema": 1, "kind": "optimize"}')
     (place / "w.pt").write_bytes(b"weights")
     (place / "net.py").write_text("def make(): ...\n")
     monkeypatch.chdir(place)
@@ -207,3 +215,36 @@ def test_values_are_shown_in_one_line_and_onnx_ir_logs_none(folder, caplog) -> N
     with caplog.at_level(logging.INFO):
         find("simplify")()(model)
     assert not [r for r in caplog.records if r.name.startswith("onnx_ir")]
+
+
+@pytest.mark.parametrize("named", ["out", "out/recipe.yaml"])
+def test_a_recipe_makes_a_file_or_a_folder_as_the_output_is_named(named, folder) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "recipe.yaml").write_text("passes:\n- simplify\n")
+    assert main(["run", named, "modél 1.onnx", "-o", "again.onnx"]) == 0
+    assert main(["run", named, "modél 1.onnx", "-o", "again"]) == 0
+    assert (folder / "again.onnx").read_bytes() == (folder / "again/model.onnx").read_bytes()
+    assert (folder / "again/recipe.yaml").is_file()
+
+
+@pytest.mark.parametrize("option", [["--json", "-"], ["--json=-"]])
+def test_json_on_standard_output_stands_alone_however_it_is_asked_for(
+    option, folder, capfd
+) -> None:
+    assert main(["simplify", "modél 1.onnx", "-o", "o.onnx", *option]) == 0
+    assert json.loads(capfd.readouterr().out)["kind"] == "passes"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("quantize", "trimtab.passes.QuantizeAuto"),
+        ("prune", "trimtab.passes.PruneChannels"),
+        ("nothing", "has no attribute 'nothing'"),
+    ],
+)
+def test_the_name_of_a_command_in_python_leads_to_its_passes(name: str, told: str) -> None:
+    import trimtab
+
+    with pytest.raises(AttributeError, match=re.escape(told)):
+        getattr(trimtab, name)

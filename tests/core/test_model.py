@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core import model as model_module
 from trimtab.core.errors import ModelError, OutputError
-from trimtab.core.model import Model, Step
+from trimtab.core.lineage import Step
+from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
 
 
@@ -31,7 +32,7 @@ def tiny(scale: float = 1.0, width: int = 3) -> onnx.ModelProto:
 
 def test_specs_keep_symbolic_names() -> None:
     (spec,) = Model.from_proto(tiny()).inputs
-    assert (spec.name, spec.shape, str(spec)) == ("x", ("batch", 4), "x: batchx4 float")
+    assert (spec.name, spec.shape, str(spec)) == ("x", ("batch", 4), "x: batchx4 float32")
 
 
 def test_lineage_survives_the_file(tmp_path: Path) -> None:

@@ -14,10 +14,15 @@ from trimtab.cli import main
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.preprocess_files import CONFIG, found_preparation, of_hugging_face, of_ultralytics
 from trimtab.core.sources.first_layer import misfit
 from trimtab.core.sources.opening import options_of, with_options
 from trimtab.core.sources.preprocess import Preprocess
+from trimtab.core.sources.preprocess_files import (
+    CONFIG,
+    found_preparation,
+    of_hugging_face,
+    of_ultralytics,
+)
 from trimtab.runtime_bench.gate.budget_file import load_gates, parse_gates
 
 Image = pytest.importorskip("PIL.Image")

@@ -53,7 +53,7 @@ def test_minilm_takes_any_batch_and_sequence(exported: Exported) -> None:
     assert [str(s) for s in (*model.inputs, *model.outputs)] == [
         "input_ids: batchxsequence int64",
         "attention_mask: batchxsequence int64",
-        "embedding: batchx384 float",
+        "embedding: batchx384 float32",
     ]
     alone = example().batch(["A dog runs."])
     beside = example().batch(["A dog runs.", "A man is playing a guitar on the big stage."])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
+from trimtab.core.lineage import Step
 from trimtab.core.model import Model
+from trimtab.report.lines import pass_lines
 from trimtab.report.outputs_kept import OutputsKept, outputs_kept
+from trimtab.report.pass_outcome import PassOutcome
 
 PRODUCT = "(float[N,64] x) => (float[N,32] y) <float[64,32] w> { y = MatMul (x, w) }"
 WRONG = "(float[N,64] x) => (float[N,32] y) <float[64,32] w> { m = MatMul (x, w)  y = Neg (m) }"
@@ -77,7 +81,8 @@ def test_the_first_line_says_that_most_of_the_answers_are_lost(
     wrote = ["-o", str(tmp_path / "o.onnx"), "--no-measure", "--keep"]
     assert main(["prune", source, "--sparsity", "0.9", *wrote]) == 0
     first, second = capsys.readouterr().out.splitlines()[:2]
-    assert "answers otherwise than the original: retrain it" in first
+    assert "answers otherwise than the original (fidelity" in first
+    assert "on 8 random inputs): retrain it" in first
     assert "squared relative error" in second
     assert main(["quantize-dynamic", source, "-o", str(tmp_path / "q.onnx"), "--keep"]) == 0
     assert "answers otherwise" not in capsys.readouterr().out
@@ -114,3 +119,17 @@ def test_pruning_is_judged_on_rows_that_it_was_not_fitted_to(
         within = outputs_kept(model_of(WIDE), pruned, Context(data=Dataset.of({"x": x[:2]})))
         assert isinstance(within, OutputsKept)
         assert within.error < kept.error
+
+
+def test_the_first_line_tells_a_loss_of_more_than_a_fiftieth(tmp_path: Path) -> None:
+    model = model_of(PRODUCT)
+    after = replace(model, lineage=(Step("quantize-weights", {}, model.digest, {}),))
+    path = after.save(tmp_path / "q.onnx")
+
+    def first(fidelity: float) -> str:
+        kept = OutputsKept(fidelity, 0.01, "8 items, rows of calib.npz")
+        return pass_lines(PassOutcome(model, after, after, kept=kept), path)[0]
+
+    told = "and keeps 0.802 of the original's answers on 8 items: keep more of it float"
+    assert first(0.802).endswith(told)
+    assert "keeps" not in first(0.98)

@@ -175,7 +175,7 @@ def test_the_command_draws_beside_the_result(
     result = saved(tmp_path)
     assert main(["report", str(result)]) == 0
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    assert main(["report", str(result), "--markdown"]) == 0
+    assert main(["report", str(result.parent), "--markdown"]) == 0
     assert "### float.onnx" in capsys.readouterr().out
     assert main(["report", str(result), "--markdown", "-o", str(tmp_path / "r.md")]) == 0
     assert (tmp_path / "r.md").exists()

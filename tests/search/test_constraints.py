@@ -107,3 +107,8 @@ def test_the_frontier_contains_those_that_none_beats_in_both() -> None:
         "latency",
     )
     assert [r.name for r in found] == ["fast and bad", "between", "slow and good"]
+
+
+@pytest.mark.parametrize("written", ["1.5", "1.5x", 1.5])
+def test_a_speed_up_is_read_as_it_is_written_everywhere(written: str | float) -> None:
+    assert Constraints.of({"min_speedup": written}).min_speedup == 1.5

@@ -15,7 +15,8 @@ from made_comparisons import made_comparisons
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.model import Model, Step
+from trimtab.core.lineage import Step
+from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes import find
 from trimtab.passes.base import Pass

@@ -85,9 +85,9 @@ def read_once(args: argparse.Namespace) -> AbstractContextManager[None]:
 
 def _as_files_tell(spec: str, model: str | None) -> str:
     """Return the name of pictures with the options that files tell, where it has none."""
-    from trimtab.core.preprocess_files import found_preparation
     from trimtab.core.progress import Stderr
     from trimtab.core.sources.opening import options_of, with_options
+    from trimtab.core.sources.preprocess_files import found_preparation
 
     folder = Path(spec.partition("?")[0])
     if _PREPARATION.keys() & options_of(spec).keys() or not folder.is_dir() or model is None:

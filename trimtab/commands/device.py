@@ -21,7 +21,8 @@ EXAMPLE = "trimtab device add pi5 ssh://me@pi5.local"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("action", choices=["add", "list", "remove", "check", "install"])
+    actions = ["add", "list", "remove", "check", "install"]
+    parser.add_argument("action", choices=actions, metavar="|".join(actions))
     parser.add_argument("name", nargs="?", help="name of the device, or its address except for add")
     parser.add_argument("address", nargs="?", help="ssh://user@host[:port]")
     parser.add_argument("--wheels", metavar="FOLDER", help="install these, without a download")

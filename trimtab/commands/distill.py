@@ -53,4 +53,4 @@ def execute(args: argparse.Namespace) -> int:
     way = [Student(spec) for spec in (args.through or "").split(",") if spec]
     students = [*way, Student(args.student, args.weights)]
     before, after = distill_in_steps(open_model(args.teacher), students, how, context(args))
-    return write(PassOutcome.of(before, after), args.output)
+    return write(PassOutcome.of(before, after), args)

@@ -18,7 +18,7 @@ EXAMPLE = "trimtab fleet up --local 2"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("action", choices=["up"])
+    parser.add_argument("action", choices=["up"], metavar="up")
     parser.add_argument(
         "--local", metavar="N", default="2", help="number of devices on this machine (default 2)"
     )

@@ -34,7 +34,7 @@ EXAMPLE = "trimtab gate budgets.yaml --max-time 60s --junit gate.xml"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("budgets", metavar="budgets.yaml")
+    add("budgets", metavar="budgets.yaml", help="budgets, or the folder that optimize wrote")
     add("--max-time", metavar="30s", default="30s", help="time limit of each gate (default 30s)")
     add(
         "--on-inconclusive",
@@ -54,12 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure, judge, print and write the results."""
-    from trimtab.core.files import check_output_file
+    from trimtab.core.files import check_output_file, in_folder
     from trimtab.runtime_bench.gate.budget_file import load_gates
     from trimtab.runtime_bench.gate.reporters import all_verdicts, lines
     from trimtab.runtime_bench.gate.rules import exit_code
     from trimtab.runtime_bench.open import device_names
 
+    args.budgets = str(in_folder(args.budgets, "budgets.yaml"))
     gates = [
         _on(gate, device)
         for gate in load_gates(args.budgets)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trimtab.core.context import Context
     from trimtab.core.fields import Field
     from trimtab.core.model import Model
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
     from ..report.pass_outcome import PassOutcome
+
+
+class Headline(NamedTuple):
+    """Words of the first line of a command besides the sizes, and the same as figures."""
+
+    line: str = ""
+    figures: Mapping[str, Any] = {}
 
 
 def command(name: str) -> ModuleType:
@@ -53,16 +62,26 @@ def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     text = "file to write; a folder gets a file of the model's name, - is standard output"
     parser.add_argument("-o", "--output", required=required, metavar="OUT", help=text)
     parser.add_argument("--force", action="store_true", help="let the output replace the input")
+    text = "write what the passes did as JSON, with every layer; - is standard output"
+    parser.add_argument("--json", metavar="FILE", help=text)
 
 
 def check_output_of(args: argparse.Namespace, *sources: str) -> None:
     """Refuse an output that cannot be written, or that is a source, before the work is done."""
     from pathlib import Path
 
-    from trimtab.core.files import check_output_file, file_for
+    from trimtab.core.errors import OptionError
+    from trimtab.core.files import STDOUT, check_output_file, file_for
 
     path = file_for(args.output, Path(sources[0]).name)
     check_output_file(path, *(() if args.force else sources))
+    if not args.json:
+        return
+    same = {args.json, str(path)} <= STDOUT or Path(args.json).absolute() == path.absolute()
+    if same:
+        hint = "Give one of both another file"
+        raise OptionError("is the output as well", where=f"--json {args.json}", hint=hint)
+    check_output_file(args.json, *sources, parents=True)
 
 
 def add_context_options(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +179,7 @@ def apply(
     args: argparse.Namespace,
     *,
     accept: Callable[[Model, Model], Sequence[str]] = lambda before, after: (),  # noqa: ARG005
-    headline: Callable[[PassOutcome], str] = lambda outcome: "",  # noqa: ARG005
+    headline: Callable[[PassOutcome], Headline] | None = None,
 ) -> int:
     """Read the model, apply the passes, write the result, and print what happened.
 
@@ -188,7 +207,7 @@ def apply(
     judged = "promise" in after.lineage[-1].notes  # by the pass itself
     if (steps[-1].shrinks or steps[-1].drops) and outcome.written is after and not judged:
         outcome = replace(outcome, kept=outputs_kept(model, after, held_out))
-    return write(outcome, args.output, notes, headline(outcome))
+    return write(outcome, args, notes, (headline or _kept)(outcome))
 
 
 def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
@@ -210,17 +229,50 @@ def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
     return replace(ctx, data=used), replace(ctx, data=held_out)
 
 
-def write(outcome: PassOutcome, output: str, notes: Sequence[str] = (), headline: str = "") -> int:
+def _kept(outcome: PassOutcome) -> Headline:
+    """Return what a pass that promises something keeps; untimed."""
+    from ..report.lines import promise_line
+
+    promise = outcome.after.lineage[-1].notes.get("promise")
+    if promise is None or outcome.written is outcome.before:
+        return Headline()
+    return Headline(promise_line(promise, None), {"promise": promise})
+
+
+def write(
+    outcome: PassOutcome,
+    args: argparse.Namespace,
+    notes: Sequence[str] = (),
+    headline: Headline | None = None,
+) -> int:
     """Write what passes came to, and print what they did and the notes."""
     from trimtab.core.progress import Stderr
 
     from ..report.lines import next_steps, pass_lines
 
-    path = outcome.written.save(output)
+    path = outcome.written.save(args.output)
     first, *lines = pass_lines(outcome, path)
-    print("\n".join([f"{first}; {headline}" if headline else first, *lines, *notes]))  # noqa: T201
+    line, figures = headline or Headline()
+    print("\n".join([f"{first}; {line}" if line else first, *lines, *notes]))  # noqa: T201
+    write_json(outcome, args, path, figures)
     if outcome.written is outcome.after:
         judge = bool(outcome.kept) or "promise" in outcome.after.lineage[-1].notes
         for line in next_steps(path, outcome.before.name, judge=judge):
             Stderr().say(line)
     return 0
+
+
+def write_json(
+    outcome: PassOutcome, args: argparse.Namespace, path: Path, figures: Mapping[str, Any]
+) -> None:
+    """Write what the passes did to the file of --json, if there is one."""
+    import json
+    from pathlib import Path
+
+    from trimtab.core.files import write_text
+
+    from ..report.plain_json import finite
+
+    if args.json:
+        text = json.dumps(finite(outcome.to_json(path, figures)), indent=1, default=str)
+        write_text(Path(args.json), text + "\n")

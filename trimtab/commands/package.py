@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.fields import convert
     from trimtab.core.ort.feeding import FeedSource, feeding
     from trimtab.core.ort.given_feeds import usual_feeding
-    from trimtab.core.text import bytes_text
+    from trimtab.core.text import bytes_text, counted
     from trimtab.core.units import shape
 
     from ..open_model import open_model
@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
     print(f"{args.output}: {manifest['model']}, {bytes_text(sizes['model'])}, for {place.name}")  # noqa: T201
     for name, size in sizes["runtime"].items():
         print(f"  runtime: {name} {bytes_text(size)} ({sizes['of']})")  # noqa: T201
-    print(f"  {len(manifest['operators'])} operators: required_operators.config")  # noqa: T201
+    print(f"  {counted(len(manifest['operators']), 'operator')}: required_operators.config")  # noqa: T201
     for name, known in manifest["samples"].items():
         print(f"  {name}: {known['ran']}")  # noqa: T201
     return 0

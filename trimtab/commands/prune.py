@@ -63,7 +63,7 @@ def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]
     """Return a line with both latencies, measured interleaved, where it is not printed already."""
     from trimtab.core.ort.feeding import feeding
     from trimtab.core.ort.session import SessionConfig
-    from trimtab.core.text import duration_text
+    from trimtab.core.text import counted, duration_text
 
     from .one_pass import context
 
@@ -74,7 +74,7 @@ def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]
     fed = feeding(before, ctx.source(before))
     old, new = ctx.clock.median_ns([before, after], fed.feeds, config, SECONDS)
     both = f"{duration_text(old)} -> {duration_text(new)}"
-    threads = f"{ctx.target.threads} threads"
+    threads = counted(ctx.target.threads, "thread")
     return [f"latency, {threads}: {both}, {old / new:.2f}x", f"fed: {fed}"]
 
 

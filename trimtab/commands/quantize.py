@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
     from ..report.pass_outcome import PassOutcome
+    from .one_pass import Headline
 
 SUMMARY = "quantize to int8 or int4: best known order, static, dynamic, or weights only"
 EXAMPLE = "trimtab quantize float.onnx -o int8.onnx --data calib.npz"
@@ -90,19 +91,19 @@ def execute(args: argparse.Namespace) -> int:
     before: list[Pass] = [find("dequantize")()] if args.requantize else []
     steps = [*before, find("simplify")(), kind.from_json(fields)]
 
-    told: list[str] = []
+    told: list[Headline] = []
     return_freed_memory()
 
     def accept(before: Model, after: Model) -> list[str]:
         _accept(before, after, args)
         return _missing_data(after) if mode == "dynamic" and args.mode is None else []
 
-    def headline(outcome: PassOutcome) -> str:
+    def headline(outcome: PassOutcome) -> Headline:
         told.append(_promise(outcome, args))
         return told[0]
 
     code = apply(steps, args, accept=accept, headline=headline)
-    return code or int(args.strict and COULD_NOT in told[0])
+    return code or int(args.strict and COULD_NOT in told[0].line)
 
 
 def _mode_of(fields: dict[str, Any]) -> str:
@@ -125,8 +126,10 @@ def _missing_data(after: Model) -> list[str]:
     ]
 
 
-def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
+def _promise(outcome: PassOutcome, args: argparse.Namespace) -> Headline:
     """Return what is kept and how fast it is, where the pass promises something; else nothing."""
+    from dataclasses import asdict
+
     from trimtab.core.batches import fitting
     from trimtab.core.context import Ratio
     from trimtab.core.errors import TrimtabError
@@ -134,13 +137,20 @@ def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
 
     from ..report.lines import promise_line
     from ..search.speed.fingerprint import running_structure
-    from .one_pass import context
+    from .one_pass import Headline, context
 
     promise = outcome.after.lineage[-1].notes.get("promise")
     if promise is None:
-        return ""
+        return Headline()
     if outcome.written is outcome.before:
-        return f"{COULD_NOT} be faster or smaller than float and keep {promise['wanted']:g}"
+        told = f"{COULD_NOT} be faster or smaller than float and keep {promise['wanted']:g}"
+        return Headline(told, {"promise": promise})
+
+    def faster(ratio: Ratio) -> Headline:
+        return Headline(
+            promise_line(promise, ratio), {"promise": promise, "speed_up": asdict(ratio)}
+        )
+
     ctx, original = context(args), outcome.before
     try:
         data = ctx.dataset(None, original, purpose="timing")
@@ -148,12 +158,13 @@ def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
         config, clock = SessionConfig.of(ctx.target), ctx.need_clock("timing")
         models = (original, outcome.written)
         if len({running_structure(model, config) for model in models}) == 1:
-            return promise_line(promise, Ratio(1.0, 1.0, 1.0))
+            return faster(Ratio(1.0, 1.0, 1.0))
         ctx.progress.say("timing the result against float")
         speed_up = clock.compare(original, outcome.written, feeds, config, TOLD_SECONDS)
     except TrimtabError as failure:
-        return f"{promise_line(promise, None)}; not timed: {failure}"
-    return promise_line(promise, speed_up)
+        told = f"{promise_line(promise, None)}; not timed: {failure}"
+        return Headline(told, {"promise": promise})
+    return faster(speed_up)
 
 
 def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:

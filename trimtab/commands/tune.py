@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     from ..open_model import open_model
     from ..report.pass_outcome import PassOutcome
     from ..tune_clock import DecidingClock
-    from .one_pass import check_output_of, context
+    from .one_pass import check_output_of, context, write_json
 
     seconds = duration(args.time)
     ctx = replace(context(args), clock=DecidingClock())
@@ -73,6 +73,8 @@ def execute(args: argparse.Namespace) -> int:
     outcome = PassOutcome.of(model, after)
     path = _write(outcome.written, Path(args.output), ctx, options)
     print("\n".join(_lines(outcome, path, options)))  # noqa: T201
+    tried = {t.setting: str(t) for t in options.tried} if options else {}
+    write_json(outcome, args, path, {"session_options": tried})
     return 0
 
 

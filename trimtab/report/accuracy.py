@@ -8,15 +8,15 @@ from math import log10
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from trimtab.core.text import table
+from trimtab.core.text import counted, shortened, table
 
 if TYPE_CHECKING:
     from trimtab.core.ort.overflow import Overflow
     from trimtab.passes.diagnosis.accuracy import AccuracyDiagnosis
     from trimtab.passes.diagnosis.causes import LayerDiagnosis
 
-#: Most layers in the table.
-LISTED = 12
+#: Most layers in the table, characters of a name there, and of a command.
+LISTED, NAME, LONGEST = 12, 60, 400
 
 
 def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
@@ -24,7 +24,7 @@ def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
     total = sum(layer.sensitivity for layer in found.layers)
     lines = [
         f"The answer's error in int8 is {found.together**0.5:.2%} of its size "
-        f"({_db(found.together)} dB) on {found.samples} samples.",
+        f"({_db(found.together)} dB) on {counted(found.samples, 'sample')}.",
         "Layers by the error that each alone makes in the answer:",
         "",
         *table(_HEADER, [_row(layer, total) for layer in found.layers[:LISTED]]),
@@ -34,17 +34,25 @@ def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
     lines.append("")
     for layer in found.worth_fixing[:LISTED]:
         lines += [f"{layer.name} ({layer.kind}): {layer.cause}", f"  fix: {layer.fix}"]
-    if found.float_block:
-        lines += [
-            "Together: these layers, and what lies between them, left float",
-            f"  fix: trimtab quantize-static FLOAT -o OUT --data DATA --exclude "
-            f"{','.join(found.float_block)}",
-        ]
+    lines += _block(found)
     if found.kernels_differ:
         lines += ["", *_kernels(found)]
     for note in found.notes:
         lines += textwrap.wrap(f"note: {note}", 100)
     return [*lines, ""]
+
+
+def _block(found: AccuracyDiagnosis) -> list[str]:
+    """Return what leaving the worst layers float together takes; nothing where that is all."""
+    block = found.float_block
+    if not block or set(block) >= {layer.name for layer in found.layers if layer.op != "Input"}:
+        return []
+    title = "Together: these layers, and what lies between them, left float"
+    command = f"trimtab quantize-static FLOAT -o OUT --data DATA --exclude {','.join(block)}"
+    if len(command) > LONGEST:
+        names = f"the {len(block)} of `float_block` in --json"
+        command = f"trimtab quantize-static FLOAT -o OUT --data DATA --exclude NAMES, {names}"
+    return [title, f"  fix: {command}"]
 
 
 _HEADER = ["layer", "op", "of the error", "alone dB", "up to here dB", "clipped"]
@@ -55,7 +63,7 @@ def _row(layer: LayerDiagnosis, total: float) -> list[str]:
     fit = layer.range_fit
     bits, kind = max((fit.wide_bits, "wide"), (fit.narrow_bits, "narrow"), key=itemgetter(0))
     return [
-        layer.name,
+        shortened(layer.name, NAME),
         layer.op,
         f"{layer.sensitivity / total:.1%}" if total else "",
         _db(layer.alone),
@@ -88,7 +96,7 @@ def overflow_lines(found: Sequence[Overflow]) -> list[str]:
         for o in found[:LISTED]
     ]
     lines = [
-        f"! {len(found)} layers saturate 16-bit sums on x64 without VNNI:",
+        f"! 16-bit sums of {counted(len(found), 'layer')} saturate on x64 without VNNI:",
         *table(["layer", "of the pairs", "largest sum", "lost"], rows),
     ]
     if len(found) > LISTED:

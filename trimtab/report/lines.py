@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,12 @@ from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
 from trimtab.core.metrics.metric import half_interval
 from trimtab.core.model import Model
-from trimtab.core.text import bytes_text, table
+from trimtab.core.text import bytes_text, counted
+from trimtab.passes.quantization.judge import PROMISED
 
+from .notes import note_lines
 from .outputs_kept import OutputsKept
 from .pass_outcome import PassOutcome
-
-#: Notes that other lines tell.
-_ELSEWHERE = frozenset({"bytes", "declined", "promise"})
-#: Values of a list that are told; a result has them all.
-SHOWN = 6
 
 
 def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
@@ -27,31 +25,27 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     before, after = outcome.before, outcome.after
     sizes = f"{bytes_text(before.size_bytes)} -> {_on_disk(path, outcome.written)}"
     told = f", {outcome.told}" if outcome.told else ""
-    lines = [f"{before.name} -> {path}: {sizes}{told}{_ruin(outcome)}"]
+    lines = [f"{before.name} -> {path}: {sizes}{told}{_loss(outcome)}"]
     lines += [str(outcome.kept)] if outcome.kept else []
     if not after.lineage:
         return lines
-    step = after.lineage[-1]
-    for key, value in step.notes.items():
-        if key not in _ELSEWHERE and value not in ({}, [], ()):
-            lines += _note(key, value)
-    declined = step.notes.get("declined", [])
-    if declined:
-        lines.append(f"left alone ({len(declined)}):")
-        lines += [f"  {node}: {reason}" for node, reason in declined[:20]]
-    if len(declined) > 20:
-        lines.append(f"  and {len(declined) - 20} more")
-    return lines
+    return [*lines, *note_lines(after.lineage[-1].notes)]
 
 
-def _ruin(outcome: PassOutcome) -> str:
-    """Return what the first line says of a model that has lost most of its answers."""
-    if not isinstance(outcome.kept, OutputsKept) or not outcome.kept.ruined:
+def _loss(outcome: PassOutcome) -> str:
+    """Return what the first line says of a model that has lost more than a few of its answers."""
+    kept = outcome.kept
+    if not isinstance(kept, OutputsKept) or not (kept.ruined or kept.fidelity < PROMISED):
         return ""
     name = outcome.after.lineage[-1].pass_name
     pruned = name.startswith(("prune", "gradual"))
     advice = "retrain it, or remove less" if pruned else "keep more of it float"
-    return f", and it answers otherwise than the original: {advice}"
+    fed = re.split("[:,]", kept.fed)[0]
+    told = f"and keeps {kept.fidelity:.3f} of the original's answers on {fed}"
+    if kept.ruined:
+        figures = f"fidelity {kept.fidelity:.3f}, error {kept.error:.3g}, on {fed}"
+        told = f"and it answers otherwise than the original ({figures})"
+    return f", {told}: {advice}"
 
 
 #: Speed-up that is open where its interval reaches below 1; nearer to 1 there is none to show.
@@ -61,7 +55,7 @@ LOOKS_FASTER = 1.05
 def promise_line(promise: Mapping[str, Any], speed_up: Ratio | None) -> str:
     """Return what a quantized model keeps, how much faster it is, and which it could not do."""
     rows, held_out = promise["rows"], promise["held_out"]
-    told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {rows} rows"
+    told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {counted(rows, 'row')}"
     told += "" if rows == held_out else f" ({held_out} held out)"
     told += "" if speed_up is None else f", {_speed(speed_up)}"
     could_not = [f"keep {promise['wanted']:g} of the answers"] if promise["broken"] else []
@@ -112,41 +106,6 @@ def export_lines(model: Model, path: Path) -> list[str]:
     return lines
 
 
-def _note(key: str, value: Any) -> list[str]:
-    title = key.replace("_", " ")
-    if isinstance(value, Mapping):
-        rows = [f"  {k}: {_number(v)}" for k, v in value.items()]
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        keys = list(dict.fromkeys(key for row in value for key in row))
-        cells = [[_number(row[k]) if k in row else "" for k in keys] for row in value]
-        rows = [f"  {line}" for line in table([k.replace("_", " ") for k in keys], cells)]
-    else:
-        return [f"{title}: {_number(value)}"]
-    return [f"{title}:", *rows[:40], *(["  ..."] if len(rows) > 40 else [])]
-
-
-def _number(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "-", True: "yes", False: "no"}[value]
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_number(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return _few(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _few(values: Sequence[Any]) -> str:
-    """Return the first values of a list as text; numbers stand in brackets, as those of a shape."""
-    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
-    shown = values[:SHOWN]
-    if all(isinstance(value, int | float) for value in shown):
-        return f"[{', '.join(map(_number, shown))}{more}]"
-    each = (
-        ": ".join(map(_number, v)) if isinstance(v, list | tuple) else _number(v) for v in shown
-    )
-    return f"{'; '.join(each)}{more}"
-
-
 def next_steps(path: Path, before: str, *, judge: bool) -> list[str]:
     """Return the commands that show what a written model is worth beside the one before it.
 
@@ -175,7 +134,7 @@ def quality_line(quality: Quality) -> str:
     """Return a quality with half of its 95% interval."""
     error = quality.standard_error
     spread = half_interval(error)
-    line = f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
+    line = f"{quality.metric} {quality.value:.4f}{spread} on {counted(quality.count, 'item')}"
     if not quality.outputs:
         return line
     worst = min(quality.outputs, key=lambda output: output.value)

@@ -17,6 +17,7 @@ from trimtab.core.metrics.metric import Pooled
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import Feeding, FeedSource, feeding
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.text import counted
 from trimtab.passes.check import SPILL_BYTES
 
 #: Items that are compared, and seconds after which no further one is.
@@ -155,5 +156,6 @@ def outputs_kept(before: Model, after: Model, ctx: Context) -> OutputsKept | str
 
 def _told(first: Feeding, count: int, data: Dataset | None) -> str:
     if data is not None:
-        return f"{count} items{' held out' if data.part == 'held out' else ''}, {first.why}"
+        held_out = " held out" if data.part == "held out" else ""
+        return f"{counted(count, 'item')}{held_out}, {first.why}"
     return f"{count} random inputs: {first}; --data judges on real ones"

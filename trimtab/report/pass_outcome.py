@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,27 @@ class PassOutcome:
         name = after.lineage[-1].pass_name
         told = f"the original, as {name} makes it {told}; --keep writes that"
         return cls(before, after, before, told)
+
+    def to_json(self, path: Path, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outcome as JSON values, with all notes of the passes, however long they are.
+
+        Args:
+            path: the file that was written.
+            figures: further results of the command, by name.
+        """
+        kept = self.kept if isinstance(self.kept, OutputsKept) else None
+        return {
+            "schema": 1,
+            "kind": "passes",
+            "model": self.before.name,
+            "output": str(path),
+            "written": "original" if self.written is self.before else "result",
+            "told": self.told,
+            "size_bytes": [self.before.size_bytes, self.written.size_bytes],
+            "kept": kept and asdict(kept),
+            **figures,
+            "steps": [step.to_json() for step in self.after.lineage[len(self.before.lineage) :]],
+        }
 
 
 def _is_same(before: Model, after: Model, *, whatever_opset: bool) -> bool:

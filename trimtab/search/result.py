@@ -123,7 +123,8 @@ class Constraints:
             elif name in {"max_drop", "max_drops"}:
                 values |= _losses(entry)
             else:
-                values[name] = convert(float | None, entry, where=f"constraints, {name}")
+                factor = entry.removesuffix("x") if isinstance(entry, str) else entry  # 1.5x
+                values[name] = convert(float | None, factor, where=f"constraints, {name}")
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:

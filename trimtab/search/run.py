@@ -20,6 +20,7 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.feeds import reads_missing
 from trimtab.core.metric import values_text
 from trimtab.core.ort.engines import Engine
+from trimtab.core.text import bytes_text, counted
 from trimtab.runtime_bench.machine.quiet import wait_for_quiet
 
 from .alarm import OutOfTime
@@ -111,7 +112,8 @@ class Search:
         )
         self.log.note(
             "original",
-            f"original: {values_text(quality)} on {quality.count} items, {model.size_bytes} bytes",
+            f"original: {values_text(quality)} on {counted(quality.count, 'item')}, "
+            f"{bytes_text(model.size_bytes)}",
             metric=quality.metric,
             value=quality.value,
             size_bytes=model.size_bytes,

@@ -14,7 +14,8 @@ from torch import Tensor
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run
 
 from .augment import UNAUGMENTED, Augment
 from .batches import DrawnBatch

@@ -7,8 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.inner_outputs import with_outputs
 from trimtab.core.ort.inner_shapes import inner_bytes, inner_shapes, inner_tensors
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run
 
 
 @pytest.mark.parametrize("make", [graphs.cnn, graphs.transformer])

@@ -8,7 +8,8 @@ from int8_graphs import graph
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
-from trimtab.core.ort.session import build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.calibration import collector as module
 from trimtab.passes.calibration.collector import calibrate
 from trimtab.passes.calibration.statistics import unbounded_nodes

@@ -5,7 +5,8 @@ import pytest
 from int8_graphs import PATTERNS, graph, normal
 
 from trimtab.core.context import Context
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.graph.partial_run import Walk, channel_mean
 from trimtab.passes.quantization.static import QuantizeStatic

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from int8_graphs import graph
 
+from trimtab.core.ort.inner_outputs import with_outputs
 from trimtab.core.ort.inner_shapes import inner_bytes
-from trimtab.core.ort.session import build_session, run, with_outputs
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.graph import runs_in_parts as module
 from trimtab.passes.graph.runs_in_parts import RunsInParts
 

@@ -14,7 +14,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
-from trimtab.core.ort.session import build_session, run, with_only_outputs
+from trimtab.core.ort.inner_outputs import with_only_outputs
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.pruning.channels import PruneChannels
 

@@ -488,3 +488,10 @@ def test_a_model_without_layers_is_refused_though_it_ends_in_scores():
     rows = {name: rng.normal(size=(64, 2)).astype(np.float32) for name in "ab"}
     with pytest.raises(InputError, match="has nothing to quantize"):
         QuantizeAuto(data=Dataset.of_arrays(rows))(model, Context())
+
+
+@pytest.mark.parametrize("make", [depthwise, transformer_block])
+def test_a_pattern_of_exclude_that_no_node_has_ends_it_at_once(make):
+    model = make()
+    with pytest.raises(OptionError, match="matches no node: 'hed'"):
+        QuantizeAuto(data=normal(model, rows=8), exclude=("hed",))(model, VNNI)

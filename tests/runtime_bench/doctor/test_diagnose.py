@@ -276,3 +276,14 @@ def test_the_command_refuses_a_baseline_with_other_inputs(tmp_path, capsys):
     linear().save(tmp_path / "b.onnx")
     assert main(["doctor", str(tmp_path / "m.onnx"), "--baseline", str(tmp_path / "b.onnx")]) == 2
     assert "b.onnx" in capsys.readouterr().err
+
+
+def test_operators_without_a_kernel_are_one_cause_with_one_fix_on_lines_that_fit() -> None:
+    name = "model_" + "block_" * 60
+    found = examined(qdq(f"[{name}a] t = Erf (d) [{name}b] r = Sin (t) [{name}c] m = Cos (r)"))
+    (island,) = [f for f in found.findings if f.kind == "float-island"]
+    assert island.cause == "no-kernel:Erf"
+    assert island.why.startswith("Erf, Sin, Cos have no int8 kernel")
+    assert island.fix.count("quantize the float model again") == 1
+    assert max(map(len, lines(found))) <= 160
+    assert name + "a" in document(found)["findings"][0]["nodes"]

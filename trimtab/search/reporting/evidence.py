@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.model import Model, Step
+from trimtab.core.lineage import Step
+from trimtab.core.model import Model
 from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 

@@ -16,6 +16,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
+from trimtab.core.text import counted
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.measure.contenders.pacing import is_too_little_time
 from trimtab.runtime_bench.measure.pooling import pooled
@@ -240,7 +241,8 @@ class Timer:
                 left.pop(which)
         if not left:
             return
-        self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
+        graphs = counted(len(left), "different graph")
+        self.ctx.progress.say(f"measuring {graphs} against the original")
         each = (seconds or SECONDS_PER_GRAPH * len(left)) / len(left)
         beside = BESIDE_IN_NOISE if self.noisy else len(left)
         waiting = list(left.items())

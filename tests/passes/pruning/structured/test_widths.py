@@ -15,7 +15,8 @@ from trimtab.core.context import Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
-from trimtab.core.ort.session import build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare

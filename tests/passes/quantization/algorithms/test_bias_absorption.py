@@ -5,7 +5,8 @@ import pytest
 from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
-from trimtab.core.ort.session import build_session, run, with_outputs
+from trimtab.core.ort.inner_outputs import with_outputs
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.bias_absorption import AbsorbBias
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
+from ..errors import DataError
 
 #: Name of the file that Hugging Face's models bring.
 CONFIG = "preprocessor_config.json"
