@@ -34,8 +34,8 @@ from trimtab.core.metrics.producers import ends_in_squashing
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
+from trimtab.core.ort.random_operators import with_fixed_draws
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
-from trimtab.core.random_operators import with_fixed_draws
 from trimtab.core.timings import stage
 
 from .check import BUG_HINT, check_result

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from ..errors import unknown
 from ..maps import as_array, from_proto
 from ..model import EXTERNAL_DATA_BYTES, Model
-from ..random_operators import with_fixed_draws
 from ..runtime import runtime
 from ..target import Target, check_threads, usable_cpus
 from ..timings import stage
@@ -30,6 +29,7 @@ from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, compiles, load_libraries
 from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
 from .provider_options import with_threads
+from .random_operators import with_fixed_draws
 from .refusals import runtime_errors
 from .session_keys import CONFIG_KEYS
 from .shared_weights import split_shared_weights

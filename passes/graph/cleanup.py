@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 
 from trimtab.core.errors import ModelError
 from trimtab.core.graphs import share_opsets
-from trimtab.core.random_operators import RANDOM_OPS
+from trimtab.core.ort.random_operators import RANDOM_OPS
 
 from .declined import Declined
 from .edit import drop_weight_inputs, lift_constants, name_nodes, remove_unused_initializers

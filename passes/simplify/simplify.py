@@ -16,7 +16,7 @@ from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.maps import from_proto
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
-from trimtab.core.random_operators import RANDOM_OPS
+from trimtab.core.ort.random_operators import RANDOM_OPS
 from trimtab.core.sparse import graphs_of
 from trimtab.core.watch import foreign_call
 

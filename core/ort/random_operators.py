@@ -6,7 +6,7 @@ import dataclasses
 
 import onnx_ir as ir
 
-from .model import Model
+from ..model import Model
 
 #: Operators that give another result each time, so that two of one input must not be merged.
 RANDOM_OPS = frozenset(
