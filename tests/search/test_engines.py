@@ -10,6 +10,7 @@ from typing import Any
 
 import graphs
 import numpy as np
+import openvino_here
 import pytest
 import yaml
 from cnn_data import arrays
@@ -21,7 +22,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import OPENVINO
 from trimtab.core.ort.engines import Engine
-from trimtab.core.ort.session import SessionConfig, available_providers
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.runner import OnEngineBeside
 from trimtab.runtime_bench.measure.subject import OnEngine
 from trimtab.search.optimize import optimize
@@ -30,16 +31,13 @@ from trimtab.search.result import Constraints, Result
 from trimtab.search.speed.fingerprint import kernels
 from trimtab.search.steps.engines import read_engines, worth_trying
 
-HAVE_OPENVINO = OPENVINO in available_providers()
-OPENVINO_MISSING = "needs `pip install onnxruntime-ep-openvino`"
-
 
 def faster_there(base: Model, candidates: Sequence[Any], *rest: Any) -> list[Any]:
     """Measure what has an engine of its own as three times as fast, all else as twice."""
     return [made_comparison(3.0 if isinstance(c, OnEngine) else 2.0) for c in candidates]
 
 
-@pytest.mark.skipif(not HAVE_OPENVINO, reason=OPENVINO_MISSING)
+@pytest.mark.skipif(not openvino_here.RUNS, reason=openvino_here.NEEDED)
 def test_a_candidate_on_an_engine_is_one_of_its_own(tmp_path: Path) -> None:
     graphs.cnn().save(tmp_path / "float.onnx")
     np.savez(tmp_path / "rows.npz", **arrays(120))
@@ -67,7 +65,7 @@ def test_a_candidate_on_an_engine_is_one_of_its_own(tmp_path: Path) -> None:
     assert gate["budgets"]["provider"] == OPENVINO
 
 
-@pytest.mark.skipif(HAVE_OPENVINO, reason="OpenVINO is installed")
+@pytest.mark.skipif(openvino_here.INSTALLED, reason="OpenVINO is installed")
 def test_a_missing_engine_is_refused_with_what_to_install() -> None:
     with pytest.raises(OptionError, match="onnxruntime-ep-openvino"):
         optimize(graphs.cnn(), arrays(), providers=["cpu", "openvino"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import openvino_here
 import pytest
 from bench_fakes import FakeClock, FakeContender
 from graphs import cnn, model_of
@@ -12,7 +13,6 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import CPU, OPENVINO
 from trimtab.core.ort.engines import Engine
-from trimtab.core.ort.session import available_providers
 from trimtab.runtime_bench.devices.dispatch import dispatch
 from trimtab.runtime_bench.measure import compare as comparing
 from trimtab.runtime_bench.measure import engines
@@ -78,10 +78,7 @@ def test_a_device_gets_the_engines_by_name() -> None:
     assert given == [OnEngine("a", Engine.of("cpu")), "b"]
 
 
-@pytest.mark.skipif(
-    OPENVINO not in available_providers(),
-    reason="needs OpenVINO: pip install onnxruntime-ep-openvino",
-)
+@pytest.mark.skipif(not openvino_here.RUNS, reason=openvino_here.NEEDED)
 def test_a_real_engine_proves_its_placement() -> None:
     model = cnn()
     found = compare(model, [model], providers=["cpu", "openvino"], max_seconds=8)
