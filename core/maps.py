@@ -9,14 +9,12 @@ onnxruntime returns becomes an array, a column for each key in the order of the 
 from __future__ import annotations
 
 import base64
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir import serde
 
 #: Key of a value's metadata with its type, in base64 of the message.
 _KEY = "trimtab.map_type"
@@ -80,17 +78,3 @@ def _has_map(kind: onnx.TypeProto) -> bool:
 
 def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from (*graph.input, *graph.output, *graph.value_info)
-
-
-def _unknown(read: Callable[[onnx.TypeProto], Any]) -> Callable[[onnx.TypeProto], Any]:
-    """Return a reader of onnx_ir's that calls maps unknown."""
-
-    @functools.wraps(read)
-    def reader(kind: onnx.TypeProto) -> Any:
-        return None if _has_map(kind) else read(kind)
-
-    return reader
-
-
-for _name in ("deserialize_type_proto_for_type", "deserialize_type_proto_for_shape"):
-    setattr(serde, _name, _unknown(getattr(serde, _name)))

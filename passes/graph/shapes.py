@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx
 import onnx_ir as ir
@@ -10,6 +11,9 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from .queries import is_onnx_op
 
+#: Operators whose outputs are maps: onnx_ir reads nothing of a message that holds such a type.
+_MAP_MAKERS = frozenset({"ZipMap"})
+_UNKNOWN = "_without_schema"
 _Declared = tuple[ir.TypeProtocol | None, ir.Shape | None]
 
 
@@ -24,8 +28,22 @@ def infer_shapes(model: ir.Model) -> None:
         for value in node.outputs
         if isinstance(value.type, ir.SequenceType | ir.OptionalType)
     }
-    ShapeInferencePass()(model)
+    with _without_schemas(model, _MAP_MAKERS):
+        ShapeInferencePass()(model)
     _restore_containers(model.graph, containers)
+
+
+@contextlib.contextmanager
+def _without_schemas(model: ir.Model, ops: Collection[str]) -> Iterator[None]:
+    """Give operators a name that ONNX does not know for a while, so that it infers nothing."""
+    nodes = [node for node in model.graph.all_nodes() if node.op_type in ops]
+    try:
+        for node in nodes:
+            node.op_type += _UNKNOWN
+        yield
+    finally:
+        for node in nodes:
+            node.op_type = node.op_type.removesuffix(_UNKNOWN)
 
 
 def _restore_containers(graph: ir.Graph, known: Mapping[ir.Value, _Declared]) -> None:
