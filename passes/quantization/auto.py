@@ -13,15 +13,12 @@ are not faster.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import onnx_ir as ir
-
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, TrimtabError
@@ -29,14 +26,11 @@ from trimtab.core.model import Model
 from trimtab.core.units import duration
 
 from ..base import Pass, Rewrite
-from ..calibration.range_estimator import Method
 from ..graph.declined import Declined
 from ..graph.shapes import forget_shapes
 from ..training import torch_graph
 from ..training.finetune import Finetune
 from ..tuning.apply_rewrites import ApplyRewrites
-from .algorithms.bias_correction import correct_by_layer
-from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
 from .compress_weights import CompressWeights
 from .dynamic import QuantizeDynamic
@@ -46,17 +40,13 @@ from .hold_out import hold_out, judging_batches
 from .judge import PROMISED, Verdict
 from .limits import check_limits
 from .qdq.float_ends import float_ends
-from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import PRODUCTS, is_transformer
 from .qdq.prepare import without_double
+from .refinements import corrected, refine
 from .speed_choice import SpeedChoice, store_weights
 from .static import QuantizeStatic
 from .wanted import Wanted
 
-#: Samples for bias correction.
-CORRECTING = 128
-#: Range methods that are tried after the default one.
-RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
@@ -239,7 +229,9 @@ class QuantizeAuto(Pass):
         if not self._pays(search, speed):
             dynamic()
             return None
-        static, before = self._refine(search, static)
+        before: tuple[Pass, ...] = ()
+        if self.effort != "quick" or not search.keeps_promise:
+            static, before = refine(search, static)
         if not dynamic():
             self._bring_home(search, static, before, wanted, dynamic)
         return None
@@ -264,7 +256,7 @@ class QuantizeAuto(Pass):
             why = "it cannot bring back so much"
             search.steps.append({"step": "correct bias", "kept": False, "why": why})
         else:
-            search.improve("correct bias", lambda best: _corrected(best, search, static, before))
+            search.improve("correct bias", lambda best: corrected(best, search, static, before))
 
     def _is_far(self, search: GreedySearch, wanted: Wanted) -> bool:
         """Return whether much more is lost than was allowed, and float layers are left to try."""
@@ -302,29 +294,6 @@ class QuantizeAuto(Pass):
             return search.why_worse(candidate, verdict)
         free = self.all_int8 or self.max_drop is not None or verdict.kept >= self.fidelity
         return "" if free or not any(float_ends(search.original.graph)) else "it keeps too little"
-
-    def _refine(
-        self, search: GreedySearch, static: QuantizeStatic
-    ) -> tuple[QuantizeStatic, tuple[Pass, ...]]:
-        """Keep each refinement of static int8 that the held-out samples confirm.
-
-        Returns the settings of the best, and the passes that come before them.
-        """
-        before: tuple[Pass, ...] = ()
-        if self.effort == "quick" and search.keeps_promise:
-            return static, before
-        for method in RANGES:
-            other = static.with_fields(ranges=method)
-            static = other if search.offer(f"ranges {method}", other) else static
-        other = static.with_fields(scales="mse")
-        static = other if search.offer("scales mse", other) else static
-        if _has_grouped_conv(search.original.graph):
-            own = static.with_fields(statistics="")  # other weights have other statistics
-            if why := _why_not_equalized(search):
-                search.steps.append({"step": "equalize", "kept": False, "why": why})
-            elif search.offer("equalize", Equalize(), own):
-                static, before = own, (Equalize(),)
-        return static, before
 
     def _transformer(self, search: GreedySearch, static: QuantizeStatic, wanted: Wanted) -> None:
         """Choose the fastest that is close to float; the least error where nothing is close."""
@@ -374,29 +343,3 @@ class QuantizeAuto(Pass):
 
 def _compress(data: Dataset, samples: int, fidelity: float) -> CompressWeights:
     return CompressWeights(data=data, samples=samples, fidelity=fidelity)
-
-
-def _why_not_equalized(search: GreedySearch) -> str:
-    """Return why the layers of a model are not scaled against each other; "" where some are."""
-    try:
-        changed = Equalize()(search.original, search.ctx).lineage[-1].notes["changed"]
-    except TrimtabError as failure:  # as of every refinement: the search goes on without it
-        return str(failure)
-    return (
-        "" if changed else "no layers can be scaled through what is between them, as through Relu"
-    )
-
-
-def _corrected(
-    best: Model, search: GreedySearch, static: QuantizeStatic, before: Sequence[Pass]
-) -> Rewrite:
-    """Correct the biases of a Q/DQ model towards the float model, on its calibration data."""
-    assert static.data is not None
-    source = search.apply(before)
-    data = fitting(source, static.data.take(CORRECTING), rows=32)
-    return correct_by_layer(best, prepare_reference(source), list(data), search.ctx)
-
-
-def _has_grouped_conv(graph: ir.Graph) -> bool:
-    """Return whether a convolution has groups: channels of few weights tend to differ in range."""
-    return any(n.op_type == "Conv" and n.attributes.get_int("group", 1) > 1 for n in graph)
