@@ -72,6 +72,12 @@ def _check_graphs(proto: onnx.ModelProto, where: str) -> None:
             where=where,
             hint="Name its outputs when it is exported",
         )
+    if not proto.opset_import:
+        raise ModelError(
+            "names no operator set, so nobody knows what its operators mean",
+            where=where,
+            hint="Export it again; ONNX wants at least one entry of opset_import",
+        )
     check_scopes(proto, where)
     check_loops(proto, where)
     check_computed_constants(proto, where)

@@ -62,6 +62,10 @@ def no_output(m: onnx.ModelProto) -> None:
     m.graph.output[0].name = "gone"
 
 
+def no_operator_set(m: onnx.ModelProto) -> None:
+    del m.opset_import[:]
+
+
 def no_outputs(m: onnx.ModelProto) -> None:
     del m.graph.output[:]
 
@@ -76,6 +80,7 @@ def no_outputs(m: onnx.ModelProto) -> None:
         (negative_size, "[-4, 4] is not a valid shape"),
         (no_output, "nothing makes its output 'gone'"),
         (no_outputs, "has no outputs"),
+        (no_operator_set, "names no operator set"),
     ],
 )
 def test_a_fault_is_named(
