@@ -54,15 +54,29 @@ def check_yaml(text: str, where: str) -> None:
             )
 
 
+def read_document(path: Path) -> str:
+    """Read the text of a file that a person or a command wrote.
+
+    Raises:
+        InputError: no such file, or it cannot be read as text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path), hint="Check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path)) from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it cannot be read, is not JSON, or is nested too deeply.
+        InputError: no such file, or it cannot be read, is not JSON, or is nested too deeply.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_document(path))
     except RecursionError:
         raise InputError("is nested too deeply", where=str(path)) from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"cannot be read as JSON ({error})", where=str(path)) from error

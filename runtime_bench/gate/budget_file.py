@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trimtab.core.callables import is_callable_spec
+from trimtab.core.documents import read_document
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
 from trimtab.core.ort.engines import Engine
@@ -65,12 +66,7 @@ def load_gates(path: str | Path) -> list[Gate]:
         InputError: the file cannot be read, is empty, or is not valid; with its line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path), hint="Check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", where=str(path)) from error
+    text = read_document(path)
     return [_with_files(gate, path) for gate in parse_gates(text, str(path))]
 
 

@@ -230,7 +230,7 @@ def load(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     try:
         document = read_json(path)
     except InputError as error:
-        raise DataError(error.what, where=str(path)) from error
+        raise DataError(error.what, where=str(path), hint=error.hint) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise DataError("has no schema number", where=str(path), hint="Write it with --json")

@@ -182,7 +182,7 @@ def test_the_command_draws_beside_the_result(
 
 
 BROKEN = {
-    "absent": (None, "cannot be read"),
+    "absent": (None, "result.json: no such file. Check the path"),
     "no JSON": ("{", "cannot be read as JSON"),
     "no schema": ("{}", "has no schema number"),
     "a list": ("[1]", "has no schema number"),

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from trimtab.core.context import Context, check_seed
-from trimtab.core.documents import check_yaml
+from trimtab.core.documents import check_yaml, read_document
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
 from trimtab.core.fields import convert
 from trimtab.core.files import write_text
@@ -119,14 +119,10 @@ def read_yaml(path: Path) -> Any:
     Raises:
         InputError: no such file, or not YAML; names the line.
     """
+    text = read_document(path)
     try:
-        text = path.read_text(encoding="utf-8")
         check_yaml(text, str(path))
         return yaml.safe_load(text)
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path), hint="Check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", where=str(path)) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
