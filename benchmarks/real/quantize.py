@@ -42,7 +42,7 @@ ROWS = 32
 TIMED = 0.9
 KEPT, BYTES, NOT_SLOWER, BESIDE = 0.97, 0.35, 0.97, 0.97
 #: Bytes of the record of how a file was made, which a model of a few kB shows.
-RECORD = 1500
+RECORD = 750
 
 
 def main() -> None:
