@@ -115,10 +115,9 @@ def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> Non
 
 def reads_missing(model: Model) -> bool:
     """Return whether a model takes NaN as a missing value: trees, imputers, an input's IsNaN."""
-    asked = (value.uses() for value in model.graph.inputs)
-    return any(node.op_type in _TAKE_NAN for node in model.nodes()) or any(
-        use.node.op_type == "IsNaN" for uses in asked for use in uses
-    )
+    if _TAKE_NAN & model.operators:
+        return True
+    return any(node.op_type == "IsNaN" for value in model.graph.inputs for node, _ in value.uses())
 
 
 def _sizes(shape: Sequence[int | str | None]) -> str:
