@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 #: Bytes from which a block is memory of its own, which goes back to the system once it is freed.
 OWN_BLOCK = 4 << 20
@@ -14,6 +16,8 @@ OWN_BLOCK = 4 << 20
 FREE_AT_END = 32 << 20
 #: Parameters of glibc's `mallopt`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+#: The C library's function that gives free pages back, where a command asked for that.
+_trims: list[Callable[[int], int]] = []
 
 
 def return_freed_memory() -> None:
@@ -26,12 +30,27 @@ def return_freed_memory() -> None:
     """
     if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return
-    import ctypes
-
     with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
         system = ctypes.CDLL(None)
         system.mallopt(_MMAP_THRESHOLD, OWN_BLOCK)
         system.mallopt(_TRIM_THRESHOLD, FREE_AT_END)
+        _trims[:] = [system.malloc_trim]
+
+
+def drop_candidate() -> None:
+    """Collect the graph of a candidate that is no longer needed, and give its pages back.
+
+    A graph is a cycle of references: its weights stay until the collector comes, between whose
+    turns several candidates pile up. Only in a process that asked by `return_freed_memory`; what
+    lives there at the first call is not looked at again.
+    """
+    if not _trims:
+        return
+    gc.collect()
+    if not gc.get_freeze_count():
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # what is left at the end is told as a leak by some libraries
+    _trims[0](0)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ from .split_detector import JudgedOutputs
 THRESHOLDS = (0.3, 0.5)
 #: Symbols of a sequence of which each edit spoils all: a line of text, or a part of a long one.
 SYMBOLS = 16
+#: Elements of an output that are judged at a time.
+PART_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -248,10 +250,13 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
 
     def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> _Scored:
         outputs, reference = (judged.merged(tensors(o)) for o in (outputs, reference))
-        pairs = {n: (np.atleast_1d(outputs[n]), np.atleast_1d(reference[n])) for n in judges}
+        scored = {
+            name: _in_parts(judge, np.atleast_1d(outputs[name]), np.atleast_1d(reference[name]))
+            for name, judge in judges.items()
+        }
         return _Scored(
-            {n: judges[n].score(*pair) for n, pair in pairs.items()},
-            {n: squared_parts(judges[n].kind, *pair) for n, pair in pairs.items()},
+            {name: table for name, (table, _) in scored.items()},
+            {name: loss for name, (_, loss) in scored.items()},
         )
 
     def finish(scored: Sequence[_Scored]) -> Pooled:
@@ -265,6 +270,22 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         return Pooled(worst.value, items[worst.name], tuple(outputs))
 
     return replace(FIDELITY, score=score, finish=finish, fit=None)
+
+
+def _in_parts(judge: _Judge, mine: Array, truth: Array) -> tuple[Floats, Floats]:
+    """Return the table of an output and the parts of its loss, from few items at a time.
+
+    Judging takes copies in double precision, which of a line of 6,000 symbols for each of its
+    letters are large. What is relative to all items, as boxes are, is judged as a whole, and so is
+    what has no axis of items in front.
+    """
+    rows = max(1, PART_ELEMENTS // max(truth[:1].size, 1))
+    whole = judge.kind.kind == "detections" or judge.kind.time_major
+    if whole or mine.shape != truth.shape or len(truth) <= rows:
+        return judge.score(mine, truth), squared_parts(judge.kind, mine, truth)
+    parts = [(mine[i : i + rows], truth[i : i + rows]) for i in range(0, len(truth), rows)]
+    tables = np.concatenate([judge.score(*part) for part in parts])
+    return tables, np.sum([squared_parts(judge.kind, *part) for part in parts], axis=0)
 
 
 def _spaces(model: Model) -> frozenset[int]:

@@ -52,6 +52,8 @@ MAX_ERROR = {8: 0.02, 4: 0.15}
 NAMES_SHARE = 0.2
 #: Samples that weights are rounded on, and those that judge, at most.
 FITTING, JUDGING = 32, 64
+#: Bytes of inputs that are run at once where inner tensors are looked at.
+FITTING_BYTES = 1 << 19
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 #: Operators behind which a tensor is not the sum of products that a spectrum is.
 _ACTIVATIONS = frozenset(
@@ -200,7 +202,7 @@ class CompressWeights(Pass):
         data = ctx.dataset(self.data, model, purpose="compressing weights")
         used, held_out = hold_out(data, self.samples)
         judging = judging_batches(model, used, held_out.take(JUDGING), rows=8)
-        fitted = list(fitting(model, used.take(FITTING), rows_at_once(used, 4)))
+        fitted = list(fitting(model, used.take(FITTING), rows_at_once(used, 4, FITTING_BYTES)))
         return _Samples(fitted, *judging)
 
     def _judged(

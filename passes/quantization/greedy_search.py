@@ -11,6 +11,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import TrimtabError
+from trimtab.core.garbage import drop_candidate
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
@@ -144,6 +145,7 @@ class GreedySearch:
 
     def _try(self, name: str, build: Callable[[], Model], better: Better) -> bool:
         self.ctx.progress.say(f"trying {name}")
+        drop_candidate()
         try:
             candidate = build()
             why_not = cache(partial(better, candidate))

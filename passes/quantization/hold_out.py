@@ -54,10 +54,16 @@ def judging_batches(
     return list(few), list(fitting(model, used.take(missing), rows))
 
 
-def rows_at_once(data: Dataset, most: int) -> int:
-    """Return how many rows to run at once, at most so many, fewer where rows are large."""
+def rows_at_once(data: Dataset, most: int, limit: int = RUN_BYTES) -> int:
+    """Return how many rows to run at once, at most so many, fewer where rows are large.
+
+    Args:
+        data: the rows.
+        most: largest number of them.
+        limit: bytes of inputs that are run at once.
+    """
     if data.stream is not None or data.source.batched or not len(data):
         return most
     first = next(iter(data.take(1).sized(1)))
     nbytes = sum(array.nbytes for array in first.feeds.values())
-    return int(np.clip(RUN_BYTES // max(nbytes, 1), 1, most))
+    return int(np.clip(limit // max(nbytes, 1), 1, most))

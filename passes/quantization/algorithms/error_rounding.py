@@ -9,12 +9,12 @@ axis, outputs or inputs, that loses least so.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trimtab.core.context import Context
 from trimtab.core.data import Array, Batch, Floats, Floats32
@@ -23,7 +23,7 @@ from trimtab.core.model import Model
 
 from ...graph.queries import is_onnx_op
 from ...graph.stored.stored_weights import LARGEST, Gridded, fitted_scales, scale_axes
-from .gptq import compensated
+from .gptq import compensated, inverse_factor
 from .layer_outputs import outputs_in_parts
 from .layer_regression import as_columns, from_columns, input_rows
 from .scalable_pairs import group_count
@@ -48,7 +48,7 @@ class Layer:
 
     node: ir.Node
     weight: ir.Value
-    moments: Floats
+    moments: Floats32
 
 
 def layers_with_moments(
@@ -109,21 +109,29 @@ class _Fixed:
         return np.ones(shape), np.full(shape, float(self.middle))
 
 
-def _compensate(columns: Floats, scales: Floats, moments: Floats, largest: int) -> Floats:
+def _compensate(columns: Floats, scales: Floats, moments: Floats32, largest: int) -> Floats:
     """Return signed integers (groups, depth, outputs) with these scales of the same shape."""
     # Scales along inputs are those of the inputs' moments; the rest belongs to the outputs.
     by_input = scales.mean(axis=2)
     by_output = (scales / by_input[:, :, None]).mean(axis=1, keepdims=True)
-    moments = moments * by_input[:, :, None] * by_input[:, None]
     # What weighs most is rounded first, while most others can still make up for it.
-    order = np.argsort(-np.einsum("gii->gi", moments), axis=1)
-    moments = np.take_along_axis(moments, order[:, :, None], axis=1)
-    moments = np.take_along_axis(moments, order[:, None], axis=2)
+    order = np.argsort(-np.einsum("gii->gi", moments) * by_input**2, axis=1)
+    factor = inverse_factor(_ordered(moments, order, by_input))
     units = columns / (by_input[:, :, None] * by_output)
     units = np.take_along_axis(units, order[:, :, None], axis=1)
-    integers, _, zeros = compensated(units, moments, _Fixed(columns.shape[1], largest))
+    integers, _, zeros = compensated(units, factor, _Fixed(columns.shape[1], largest))
     found = np.empty_like(integers)
     np.put_along_axis(found, order[:, :, None], integers - zeros, axis=1)
+    return found
+
+
+def _ordered(moments: Floats32, order: NDArray[np.intp], by_input: Floats) -> Floats:
+    """Return the moments (groups, depth, depth) of scaled inputs in another order."""
+    groups = np.arange(len(moments))[:, None, None]
+    found = moments[groups, order[:, :, None], order[:, None]].astype(np.float64)
+    scales = np.take_along_axis(by_input, order, axis=1)
+    found *= scales[:, :, None]
+    found *= scales[:, None]
     return found
 
 
@@ -164,7 +172,7 @@ def _observed(
     moments = _second_moments(model, layers, batches, ctx)
     for node, value in layers:
         if node in moments:
-            yield Layer(node, value, moments[node])
+            yield Layer(node, value, moments.pop(node))  # large, and used once
 
 
 def _second_moments(
@@ -172,9 +180,9 @@ def _second_moments(
     layers: Sequence[tuple[ir.Node, ir.Value]],
     batches: Sequence[Batch],
     ctx: Context,
-) -> Mapping[ir.Node, Floats]:
+) -> dict[ir.Node, Floats32]:
     """Return the mean of X^T X of each layer's inputs; nothing where they cannot be observed."""
-    sums: dict[ir.Node, Any] = {}
+    sums: dict[ir.Node, Floats32] = {}
     counts: dict[ir.Node, int] = {}
     rng = np.random.default_rng(ctx.seed)
     plain = dataclasses.replace(model)
@@ -182,11 +190,16 @@ def _second_moments(
         for node, value, x in _inputs(plain, layers, batches):
             rows = input_rows(node, _shape(value), x, POSITIONS, rng)
             product = rows.transpose(0, 2, 1) @ rows
-            sums[node] = sums.get(node, 0.0) + product.astype(np.float64)
+            if node in sums:
+                sums[node] += product
+            else:
+                sums[node] = product
             counts[node] = counts.get(node, 0) + rows.shape[1]
     except RunError:
         return {}
-    return {node: total / max(counts[node], 1) for node, total in sums.items()}
+    for node in sums:
+        sums[node] /= max(counts[node], 1)
+    return sums
 
 
 def _inputs(

@@ -25,6 +25,8 @@ from .block_weights import RoundedWeight, RoundingGrid
 DAMPING = 0.01
 #: Rows that are rounded before their errors are applied to the following rows.
 LAZY = 128
+#: Rows of a triangular matrix that is inverted as a whole.
+TRIANGLE = 64
 
 
 def round_products(
@@ -53,7 +55,8 @@ def round_products(
 
 def round_weight(weight: Floats, moments: Floats, grid: RoundingGrid) -> RoundedWeight:
     """Round a weight (in, out) for inputs with these second moments (in, in)."""
-    integers, scales, zeros = compensated(weight[None], moments[None], grid)
+    factor = inverse_factor(moments[None].copy())
+    integers, scales, zeros = compensated(weight[None], factor, grid)
     return RoundedWeight(integers[0].astype(np.uint8), scales[0], zeros[0])
 
 
@@ -72,20 +75,68 @@ class Levels(Protocol):
         """Return scales and zero points (..., out) of rows (..., block, out)."""
 
 
-def compensated(weight: Floats, moments: Floats, levels: Levels) -> tuple[Floats, Floats, Floats]:
-    """Round weights (groups, in, out) for inputs with second moments (groups, in, in).
+def inverse_factor(moments: Floats) -> Floats:
+    """Return the upper triangular U, where U^T U is the inverse of the damped moments.
 
-    Returns:
-        integers (groups, in, out), scales and zero points (groups, blocks, out).
+    With all rows and columns reversed, U is the inverse of the moments' lower Cholesky factor.
+
+    Args:
+        moments: (groups, in, in) positive semi-definite, overwritten.
     """
-    weight, moments = weight.copy(), moments.copy()
-    groups, depth, outputs = weight.shape
     diagonal = np.einsum("gii->gi", moments)  # a view
     level = diagonal.mean(axis=1, keepdims=True)
     diagonal[diagonal == 0] = 1
     diagonal += DAMPING * np.where(level > 0, level, 1)
-    # Upper factor: row i is for what follows i.
-    factor = np.linalg.cholesky(np.linalg.inv(moments)).transpose(0, 2, 1)
+    lower = moments[:, ::-1, ::-1]
+    _factorize(lower)
+    _invert_lower(lower)
+    return moments
+
+
+def _factorize(matrix: Floats) -> None:
+    """Write the lower Cholesky factor of (groups, n, n) in its place, by blocks.
+
+    LAPACK's takes two more matrices of that size, which is most of the memory of a whole search.
+    """
+    size = matrix.shape[-1]
+    for start in range(0, size, LAZY):
+        stop = min(start + LAZY, size)
+        diagonal, below = matrix[:, start:stop, start:stop], matrix[:, stop:, start:stop]
+        diagonal[:] = np.linalg.cholesky(diagonal)
+        below[:] = below @ np.linalg.inv(diagonal).transpose(0, 2, 1)
+        matrix[:, start:stop, stop:] = 0
+        for row in range(stop, size, LAZY):
+            rows = matrix[:, row : row + LAZY, start:stop]
+            left = matrix[:, stop : row + LAZY, start:stop].transpose(0, 2, 1)
+            matrix[:, row : row + LAZY, stop : row + LAZY] -= rows @ left
+
+
+def _invert_lower(lower: Floats) -> None:
+    """Invert lower triangular matrices (groups, n, n) in place, by blocks."""
+    size = lower.shape[-1]
+    if size <= TRIANGLE:
+        lower[:] = np.linalg.inv(lower)
+        return
+    half = size // 2
+    first, last, between = lower[:, :half, :half], lower[:, half:, half:], lower[:, half:, :half]
+    _invert_lower(first)
+    _invert_lower(last)
+    between[:] = -(last @ between @ first)
+
+
+def compensated(weight: Floats, factor: Floats, levels: Levels) -> tuple[Floats, Floats, Floats]:
+    """Round weights (groups, in, out), each row's error made up for by those that follow.
+
+    Args:
+        weight: weights.
+        factor: (groups, in, in) of the inputs' second moments, see `inverse_factor`.
+        levels: integers to round to.
+
+    Returns:
+        integers (groups, in, out), scales and zero points (groups, blocks, out).
+    """
+    weight = weight.copy()
+    groups, depth, outputs = weight.shape
     blocks = -(-depth // levels.block)
     integers = np.zeros(weight.shape)
     scales, zeros = np.ones((2, groups, blocks, outputs))

@@ -452,3 +452,28 @@ def test_fewer_rows_than_a_fixed_batch_are_refused() -> None:
     data = Dataset.of_arrays({"x": np.zeros((3, 8), np.float32)})
     with pytest.raises(DataError, match=r"has 3 rows, and .* takes 4 at once"):
         evaluate(model, data, reference=model)
+
+
+@pytest.mark.parametrize("kind", ["lines", "lines, time first", "scores", "signal", "integers"])
+def test_parts_of_many_items_are_judged_as_all_of_them(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items are judged some at a time where they are large; nothing may hang on how many."""
+    rng = np.random.default_rng(3)
+    truth = {
+        "lines": spelled(*([0, 3, 3, 0, 5, 0, 0, 6 + i, 0] for i in range(6))),
+        "scores": probabilities(6, 40),
+        "signal": rng.normal(size=(6, 50)).astype(np.float32),
+        "integers": rng.integers(0, 5, (6, 7)),
+    }[kind.partition(",")[0]]
+    mine = truth.copy()
+    mine[2:4] = 0.9 * mine[1:3] if kind == "signal" else mine[1:3]
+    if kind.endswith("time first"):
+        truth, mine = truth.swapaxes(0, 1), mine.swapaxes(0, 1)
+    whole = judged({"y": truth}, {"y": mine})
+    monkeypatch.setattr("trimtab.core.metrics.fidelity.PART_ELEMENTS", 8)
+    parts = judged({"y": truth}, {"y": mine})
+    assert parts.value < 1
+    assert parts.value == pytest.approx(whole.value)
+    assert parts.items == pytest.approx(whole.items)
+    assert parts.outputs[0].loss == pytest.approx(whole.outputs[0].loss)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from int8_graphs import graph
 
 from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.passes.graph import runs_in_parts
 from trimtab.passes.quantization.algorithms.error_rounding import layers_with_moments
+from trimtab.passes.quantization.algorithms.gptq import DAMPING, inverse_factor
 
 
 def test_moments_do_not_depend_on_the_parts_that_inputs_come_in(monkeypatch):
@@ -38,3 +40,14 @@ def test_moments_do_not_depend_on_the_parts_that_inputs_come_in(monkeypatch):
     assert len(whole) == len(parts) == 4
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 65, 129, 300])
+def test_factor_is_that_of_the_inverse_of_the_damped_moments(size):
+    rows = np.random.default_rng(size).normal(size=(2, size // 2 + 1, size))
+    moments = rows.transpose(0, 2, 1) @ rows
+    damped = moments + DAMPING * np.eye(size) * np.einsum("gii->g", moments)[:, None, None] / size
+    factor = inverse_factor(moments.copy())
+    np.testing.assert_allclose(np.tril(factor, -1), 0, atol=1e-12)
+    product = factor.transpose(0, 2, 1) @ factor
+    np.testing.assert_allclose(product @ damped, np.stack([np.eye(size)] * 2), atol=1e-8)
