@@ -22,7 +22,7 @@ from .subject import Subject, Timed
 TRIED, TRIED_SHARE = 40, 0.25
 #: Blocks until there is a verdict and an interval within the resolution: the first, and the second
 #: for each variance of a block in units of the resolution. Fitted to simulations at 1% error.
-USUAL_BLOCKS, BLOCKS_PER_VARIANCE = 15.0, 19.0
+USUAL_BLOCKS, BLOCKS_PER_VARIANCE = 13.0, 15.5
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from .contender import Contender
 RUNS = 4
 MAX_RUNS = 64
 SLOT_NS = 2_000_000
-#: A verdict takes some 25 to 100 blocks; blocks are shortened if the time limit allows fewer.
+#: A verdict takes some 14 to 80 blocks; blocks are shortened if the time limit allows fewer.
 WANTED_BLOCKS = 60
 #: If fewer than this fit with new sessions in each, sessions are kept.
-FEWEST_BLOCKS = 30
+FEWEST_BLOCKS = 20
 MAX_REPEATS = 8
 WARM_RUNS = 3
 #: A model whose run takes longer than this many times its share of the warm-up is run only once.
@@ -31,7 +31,7 @@ SLOW = 2.0
 OVERRUN = 0.05
 FIRST_SECONDS = 1.0
 #: Fewest blocks that can give a verdict at an error rate of 1%, however large the difference.
-VERDICT_BLOCKS = 24
+VERDICT_BLOCKS = 14
 #: On a device, groups of `WARM_RUNS` run until the best of a group is above this part of the last.
 FALLING = 0.95
 MOST_GROUPS = 10

@@ -61,7 +61,7 @@ def test_it_stops_long_before_the_limit_when_all_is_decided(clock: FakeClock) ->
 
 
 def test_too_little_time_is_inconclusive(clock: FakeClock) -> None:
-    (found,) = compared(clock, [FakeContender(clock), FakeContender(clock, 2e6)], max_seconds=0.05)
+    (found,) = compared(clock, [FakeContender(clock), FakeContender(clock, 2e6)], max_seconds=0.03)
     assert found.verdict == "inconclusive"
     assert (found.low, found.high) == (0.0, math.inf)
 

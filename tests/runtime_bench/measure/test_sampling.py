@@ -185,7 +185,7 @@ def test_fast_models_get_longer_slots_and_slow_ones_shorter() -> None:
     assert BlockPlan.of(1e5, 0, 30) == BlockPlan(5, 20)
     assert BlockPlan.of(1e3, 0, 30) == BlockPlan(16, 64)
     assert BlockPlan.of(5e7, 0, 30) == BlockPlan(1, 1)
-    assert BlockPlan.of(2e8, 0, 30) == BlockPlan(0, 1, renew=False)
+    assert BlockPlan.of(3e8, 0, 30) == BlockPlan(0, 1, renew=False)
     assert BlockPlan.of(1e9, 0, 30) == BlockPlan(0, 1, renew=False, order="AB")
 
 
@@ -245,7 +245,7 @@ def test_few_slow_runs_are_told_beforehand_and_end_in_time() -> None:
     assert pair.test.blocks == 3
     assert clock.at_ns <= 12e9
     assert said == [
-        "a run takes up to 2 s: about 3 blocks fit into 12 s; a verdict takes 24 or more"
+        "a run takes up to 2 s: about 3 blocks fit into 12 s; a verdict takes 14 or more"
     ]
 
 
@@ -255,7 +255,7 @@ def test_a_time_limit_without_room_for_one_pair_is_an_error_that_says_what_it_ta
     sampled([pair], clock, seconds=2.0)
     assert pair.test.blocks == clock.at_ns == 0
     assert "one run of each takes about 4 s, and 2 s are left of 2 s" in str(pair.error)
-    assert "Give --max-time 96s or more" in str(pair.error)
+    assert "Give --max-time 56s or more" in str(pair.error)
 
 
 class Searching(FakeContender):

@@ -16,7 +16,7 @@ from trimtab.runtime_bench.stats.e_process import (
     log_e_value,
     log_phi,
     medians_side_by_side,
-    spread,
+    scale_about,
 )
 from trimtab.runtime_bench.stats.verdict import decide, interval, is_decided
 
@@ -127,8 +127,9 @@ def test_the_interval_holds_the_estimate_where_the_noise_changed_after_a_verdict
 
 
 def test_nothing_is_claimed_within_the_pilot() -> None:
-    test = PairedTest.of([5.0] * 10)
-    assert test.evidence_above(0) == 0
+    assert PairedTest.of([5.0] * 9).evidence_above(0) == 0
+    test = PairedTest.of([5.0] * 10)  # of which the sizes alone are the scale
+    assert 0 < test.evidence_above(0) < math.log(2 / 0.05)
     assert test.interval(ALPHA) == (-math.inf, math.inf)
     assert decide(test, alpha=ALPHA, resolution=RESOLUTION) == "inconclusive"
     assert interval(test, alpha=ALPHA, resolution=RESOLUTION) == (0.0, math.inf)
@@ -207,11 +208,31 @@ def test_an_estimate_of_nothing_is_refused() -> None:
         hodges_lehmann([])
 
 
-def test_the_spread_ignores_a_wild_value_and_never_vanishes() -> None:
-    rng = np.random.default_rng(0)
-    values = [*rng.standard_normal(400), 1e6]
-    assert spread(values) == pytest.approx(1.0, abs=0.15)
-    assert spread([0.2] * 10) > 0
+def test_the_scale_ignores_a_wild_value_and_all_signs_and_never_vanishes() -> None:
+    values = [*np.random.default_rng(0).standard_normal(400), 1e6]
+    assert scale_about(0, values) == pytest.approx(0.6745, abs=0.1)
+    assert scale_about(0, [abs(value) for value in values]) == scale_about(0, values)
+    assert scale_about(0.2, [0.2] * 10) > 0
+
+
+@pytest.mark.parametrize(("alpha", "blocks"), [(0.05, 11), (0.01, 14)])
+def test_a_large_difference_is_claimed_after_the_fewest_blocks(alpha: float, blocks: int) -> None:
+    values = list(np.random.default_rng(0).normal(0.7, 0.001, blocks))
+    limit = math.log(2 / alpha)
+    assert PairedTest.of(values[:-1]).evidence_above(0.0) < limit
+    assert PairedTest.of(values).evidence_above(0.0) >= limit
+    low, high = PairedTest.of(values).interval(alpha)
+    assert 0.69 < low < 0.7 < high < 0.71
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.__name__)
+def test_a_test_that_may_stop_at_any_block_alarms_no_more_often_than_alpha(noise: Noise) -> None:
+    """The scale is made from blocks that count: what it may not do is to raise false alarms."""
+    rng, limit = np.random.default_rng(11), math.log(2 / 0.05)
+    tests = [PairedTest.of(log_ratios(noise, rng, 120)) for _ in range(400)]
+    wrong = sum(max(t.evidence_above(0.0), t.evidence_below(0.0)) >= limit for t in tests)
+    assert wrong <= 400 * 0.05
 
 
 def test_medians_side_by_side_see_through_a_machine_of_two_speeds() -> None:
