@@ -32,7 +32,7 @@ from trimtab.core.target import usable_cpus
 
 from .group_ranking import rank_groups
 from .hold_out import judging_batches
-from .judge import Judge
+from .judge import MARGIN_OF_PROMISE, Judge
 from .layer_costs import rank_by_cost
 from .output_error import float_outputs
 
@@ -166,9 +166,13 @@ class _FloatNodeSearch:
             PassError: nothing that was tried holds the drop, and the closest is not wanted.
         """
         count = self.smallest_prefix(order)
+        least = min(self.drops.values())
+        if count is None and closest and least <= self.max_drop / MARGIN_OF_PROMISE:
+            # A decision as close as a tie turns with any layer in int8: no margin is left then.
+            self.max_drop /= MARGIN_OF_PROMISE
+            count = self.smallest_prefix(order)
         if count is not None:
             return _flat(self.return_to_int8(order[:count]))
-        least = min(self.drops.values())
         if closest:
             fewest = min(self.drops, key=lambda key: (self.drops[key], len(key)))
             return [node for node in _flat(order) if node in fewest]

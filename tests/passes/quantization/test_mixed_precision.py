@@ -13,6 +13,8 @@ from trimtab.core.metric import evaluate
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
 from trimtab.passes.quantization.hold_out import hold_out
+from trimtab.passes.quantization.judge import MARGIN_OF_PROMISE
+from trimtab.passes.quantization.mixed_precision import _FloatNodeSearch
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -245,3 +247,25 @@ def test_unsupported_16_bits_are_refused(target, name, message):
     model, data = spoiled()
     with pytest.raises(OptionError, match=message):
         QuantizeStatic(data=data, wide=(name,))(model, Context(target=Target.named(target)))
+
+
+@pytest.mark.parametrize(
+    ("tie", "int8"), [(0.0, 6), (0.02, 6), (0.03, 0)], ids=["none", "promised", "too much"]
+)
+def test_a_decision_that_any_int8_turns_does_not_leave_all_layers_float(tie, int8):
+    """A tie is lost by the first layer in int8; six of ten layers lose nothing more."""
+    model, _ = stubborn(1)
+    float_nodes = []
+
+    def write(names):
+        float_nodes[:] = names
+        return model.ir
+
+    def drop_of(_):
+        count = 10 - len(float_nodes)
+        return 0.0 if not count else tie if count <= 6 else 0.3
+
+    search = _FloatNodeSearch(model, write, "fidelity", MARGIN_OF_PROMISE * 0.02, drop_of)
+    order = [[name] for name in "abcdefghij"]
+    chosen = search.choose(order, closest=True)
+    assert len(chosen) == (10 - int8 if int8 else 9)
