@@ -40,8 +40,14 @@ from trimtab.core.timings import stage
 
 from .check import BUG_HINT, check_result
 from .graph.declined import Declined
+from .graph.forms.float32_and_back import Float32Form
 from .graph.names import unique_names
-from .graph.stored.compressed import compress_exactly, expand_compressed
+from .graph.stored.compressed import (
+    compress_exactly,
+    expand_compressed,
+    store_rounded,
+    stored_bits,
+)
 
 _TOLD: MemoKind[str] = MemoKind("told", 64)
 
@@ -82,7 +88,10 @@ class Pass(ABC):
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         drops: whether it drops weights, whatever the file's size; commands say, as for all that
             shrink, what is kept of the answers.
-        fits: whether it fits weights to the data, so that only other rows tell what it keeps.
+        fits: whether it fits weights to the data, so that only other rows tell what it keeps;
+            weights that the model stores in fewer bits are rounded to as many again.
+        in_float32: whether it computes new weights, and so is given models of float16 or double in
+            float32; float16 comes back, double stays float32.
         expands: whether weights that the model stores in fewer bits become floats for good; after
             other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.
@@ -93,6 +102,7 @@ class Pass(ABC):
     shrinks: ClassVar[bool] = False
     drops: ClassVar[bool] = False
     fits: ClassVar[bool] = False
+    in_float32: ClassVar[bool] = False
     expands: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 
@@ -198,10 +208,13 @@ class Pass(ABC):
     def _apply(self, model: Model, ctx: Context) -> Model:
         try:
             given = model.clone()
-            compressed = expand_compressed(given.ir)
-            result = self.rewrite(given, ctx)
-            if compressed and not self.expands:
+            bits = {} if self.expands else stored_bits(given.ir)
+            expand_compressed(given.ir)
+            result = self._rewritten(given, ctx)
+            if bits:
                 compress_exactly(result.ir)
+            if self.fits:
+                store_rounded(result.ir, bits)
         except (TrimtabError, MemoryError):
             raise
         except Exception as error:
@@ -218,6 +231,17 @@ class Pass(ABC):
         with stage("checking results"):
             self._check(model, after.fixed(), ctx, loaded=result.loaded)
         return after
+
+    def _rewritten(self, model: Model, ctx: Context) -> Rewrite:
+        """Return the new graph, of a model of float16 or double by its float32 form if asked."""
+        form = Float32Form.of(model) if self.in_float32 else None
+        if form is None:
+            return self.rewrite(model, ctx)
+        made = self.rewrite(form.model, ctx)
+        if made.ir is form.model.ir:  # nothing was done
+            return dataclasses.replace(made, ir=model.ir)
+        form.back(made.ir)
+        return dataclasses.replace(made, loaded=False)
 
     def _step(self, model: Model, result: Rewrite) -> Step:
         notes = dict(result.report)
