@@ -92,6 +92,7 @@ class Half(Pass):
 
     needs_data: ClassVar[bool] = False
     shrinks: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.samples < 1:

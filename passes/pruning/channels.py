@@ -82,6 +82,7 @@ class PruneChannels(Pass):
     shrinks: ClassVar[bool] = True
     fits: ClassVar[bool] = True
     in_float32: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     ratio: float | None = None
     macs: float | None = None

@@ -61,6 +61,7 @@ class PruneMagnitude(Pass):
     """
 
     drops: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     sparsity: float | None = None
     threshold: float | None = None

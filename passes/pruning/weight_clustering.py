@@ -46,6 +46,7 @@ class ClusterWeights(Pass):
     """
 
     drops: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     clusters: int = 16
     scope: Literal["tensor", "channel"] = "tensor"

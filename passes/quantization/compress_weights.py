@@ -95,6 +95,7 @@ class CompressWeights(Pass):
 
     shrinks: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"float16_share": "wide_share"}
+    layers_only: ClassVar[bool] = True
 
     store: Literal["int8", "int4", "int16", "float16"] = "int8"
     fidelity: float = PROMISED
