@@ -1,4 +1,4 @@
-"""Whether a graph has layers or weights at all: trees and tables of categories have none."""
+"""Layers and weights of a graph: trees and tables of categories have none."""
 
 from __future__ import annotations
 

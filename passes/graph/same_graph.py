@@ -1,4 +1,4 @@
-"""Whether two graphs are the same, node by node, without writing them out."""
+"""Comparison of two graphs, node by node, without writing them."""
 
 from __future__ import annotations
 
