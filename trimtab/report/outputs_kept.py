@@ -36,12 +36,14 @@ class OutputsKept:
         fed: what was fed.
         log_error: the same of the logarithms of probabilities, where inputs are random: noise is
             no word and no object, and all that is sure of nothing decides alike on it.
+        interval: 95% interval of the fidelity; None where it is unknown.
     """
 
     fidelity: float
     error: float
     fed: str
     log_error: float = 0.0
+    interval: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, before: Model, after: Model, ctx: Context) -> OutputsKept:
@@ -67,7 +69,8 @@ class OutputsKept:
         assert isinstance(found, Pooled)
         loss = max((output.loss for output in found.outputs), default=0.0)
         told = _told(fed[0], len(wanted), ctx.data)
-        return cls(found.value, loss, told, 0.0 if ctx.data else _log_error(wanted, got))
+        logs = 0.0 if ctx.data else _log_error(wanted, got)
+        return cls(found.value, loss, told, logs, found.interval)
 
     @property
     def ruined(self) -> bool:
