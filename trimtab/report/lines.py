@@ -16,7 +16,7 @@ from trimtab.core.text import bytes_text, counted
 from trimtab.passes.quantization.judge import PROMISED
 
 from .notes import note_lines
-from .outputs_kept import OutputsKept
+from .outputs_kept import OTHERS, OutputsKept
 from .pass_outcome import PassOutcome
 
 
@@ -35,7 +35,7 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
 def _loss(outcome: PassOutcome) -> str:
     """Return what the first line says of a model that has lost more than a few of its answers."""
     kept = outcome.kept
-    if not isinstance(kept, OutputsKept) or not (kept.ruined or kept.fidelity < PROMISED):
+    if not isinstance(kept, OutputsKept) or not (kept.ruined or kept.least < PROMISED):
         return ""
     name = outcome.after.lineage[-1].pass_name
     pruned = name.startswith(("prune", "gradual"))
@@ -43,6 +43,8 @@ def _loss(outcome: PassOutcome) -> str:
     fed = re.split("[:,]", kept.fed)[0]
     share = with_interval(kept.fidelity, kept.interval)
     told = f"and keeps {share} of the original's answers on {fed}"
+    if kept.others is not None:
+        told += f", {kept.others:.3f} {OTHERS}"
     if kept.ruined:
         figures = f"fidelity {kept.fidelity:.3f}, error {kept.error:.3g}, on {fed}"
         told = f"and it answers otherwise than the original ({figures})"
