@@ -92,7 +92,7 @@ class OutputsKept:
 
     @property
     def least(self) -> float:
-        """What is kept on the data, or on tokens that they lack where that is less."""
+        """Fidelity on the data, or on tokens that they lack where that is less."""
         return self.fidelity if self.others is None else min(self.fidelity, self.others)
 
 
