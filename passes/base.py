@@ -40,8 +40,16 @@ from trimtab.core.timings import stage
 
 from .check import BUG_HINT, check_result
 from .graph.declined import Declined
+from .graph.forms.float32_and_back import Float32Form
+from .graph.layers import has_layers
 from .graph.names import unique_names
-from .graph.stored.compressed import compress_exactly, expand_compressed
+from .graph.same_graph import is_same_graph
+from .graph.stored.compressed import (
+    compress_exactly,
+    expand_compressed,
+    store_rounded,
+    stored_bits,
+)
 
 _TOLD: MemoKind[str] = MemoKind("told", 64)
 
@@ -51,6 +59,8 @@ _TOLD: MemoKind[str] = MemoKind("told", 64)
 ROUNDINGS, NOISIEST = 4.0, 1e-3
 #: Magnitudes that errors are relative to where all numbers, or all probabilities, are smaller.
 LEAST, LEAST_PROBABILITY = 1e-6, 1e-3
+#: Reason why nothing is done to a model without layers.
+NO_LAYERS = "has neither layers nor weights, as trees have none"
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,12 @@ class Pass(ABC):
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         drops: whether it drops weights, whatever the file's size; commands say, as for all that
             shrink, what is kept of the answers.
-        fits: whether it fits weights to the data, so that only other rows tell what it keeps.
+        fits: whether it fits weights to the data, so that only other rows tell what it keeps;
+            weights that the model stores in fewer bits are rounded to as many again.
+        layers_only: whether it changes layers and their weights alone, so that a model without any,
+            as large trees are, costs no time.
+        in_float32: whether it computes new weights, and so is given models of float16 or double in
+            float32; float16 comes back, double stays float32.
         expands: whether weights that the model stores in fewer bits become floats for good; after
             other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.
@@ -93,6 +108,8 @@ class Pass(ABC):
     shrinks: ClassVar[bool] = False
     drops: ClassVar[bool] = False
     fits: ClassVar[bool] = False
+    layers_only: ClassVar[bool] = False
+    in_float32: ClassVar[bool] = False
     expands: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 
@@ -115,6 +132,10 @@ class Pass(ABC):
     @abstractmethod
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Return the new graph; `model` is a clone whose graph may be changed in place."""
+
+    def without_layers(self, model: Model) -> Rewrite:
+        """Return a model in which there are neither layers nor weights as it is."""
+        return Rewrite(model.ir, [Declined(model.name, NO_LAYERS)])
 
     @classmethod
     def name(cls) -> str:
@@ -198,10 +219,13 @@ class Pass(ABC):
     def _apply(self, model: Model, ctx: Context) -> Model:
         try:
             given = model.clone()
-            compressed = expand_compressed(given.ir)
-            result = self.rewrite(given, ctx)
-            if compressed and not self.expands:
+            bits = {} if self.expands else stored_bits(given.ir)
+            expand_compressed(given.ir)
+            result = self._rewritten(given, ctx)
+            if bits:
                 compress_exactly(result.ir)
+            if self.fits:
+                store_rounded(result.ir, bits)
         except (TrimtabError, MemoryError):
             raise
         except Exception as error:
@@ -219,6 +243,19 @@ class Pass(ABC):
             self._check(model, after.fixed(), ctx, loaded=result.loaded)
         return after
 
+    def _rewritten(self, model: Model, ctx: Context) -> Rewrite:
+        """Return the new graph, of a model of float16 or double by its float32 form if asked."""
+        if self.layers_only and not has_layers(model.ir):
+            return self.without_layers(model)
+        form = Float32Form.of(model) if self.in_float32 else None
+        if form is None:
+            return self.rewrite(model, ctx)
+        made = self.rewrite(form.model, ctx)
+        if made.ir is form.model.ir:  # nothing was done
+            return dataclasses.replace(made, ir=model.ir)
+        form.back(made.ir)
+        return dataclasses.replace(made, loaded=False)
+
     def _step(self, model: Model, result: Rewrite) -> Step:
         notes = dict(result.report)
         if result.declined:
@@ -235,7 +272,8 @@ class Pass(ABC):
                 hint=BUG_HINT,
             )
         check_result(before, after, f"after pass {self.name()}", loaded=loaded)
-        if self.tolerance is not None:
+        untouched = not has_layers(after.ir) and is_same_graph(before.ir, after.ir)
+        if self.tolerance is not None and not untouched:
             self._check_numbers(before, after, ctx, self.tolerance)
 
     def _check_numbers(self, before: Model, after: Model, ctx: Context, tolerance: float) -> None:

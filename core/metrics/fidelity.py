@@ -109,6 +109,12 @@ class _Judge:
         items = ratio_items(table[:, 0], table[:, 1])
         return max(0.0, float(kept / all_)) if all_ else 1.0, items
 
+    def unit(self, table: Floats) -> float:
+        """Return the part of an item that one decision is, 0 of a signal, which has none."""
+        if self.kind.kind == "signal":
+            return 0.0
+        return 1 / max(1.0, float(table[:, 1].mean()))
+
 
 def _of_one_length(mine: Array, truth: Array, kind: OutputKind) -> tuple[Array, Array]:
     """Return lists of detections (N, columns, detections) of one length, by zeros at the end."""
@@ -260,14 +266,16 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         )
 
     def finish(scored: Sequence[_Scored]) -> Pooled:
-        outputs, items = [], {}
+        outputs, items, units = [], {}, {}
         for name, judge in judges.items():
-            value, items[name] = judge.value(_joined([s.tables[name] for s in scored]))
+            table = _joined([s.tables[name] for s in scored])
+            value, items[name] = judge.value(table)
             noise, size = np.sum([s.losses[name] for s in scored], axis=0)
             loss = float(np.mean(noise / np.maximum(size, 1e-24)))
+            units[name] = judge.unit(table) if loss else 0.0
             outputs.append(OutputQuality(name, str(judge.kind), value, loss))
         worst = min(outputs, key=lambda output: output.value)
-        return Pooled(worst.value, items[worst.name], tuple(outputs))
+        return Pooled(worst.value, items[worst.name], tuple(outputs), units[worst.name])
 
     return replace(FIDELITY, score=score, finish=finish, fit=None)
 

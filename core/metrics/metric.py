@@ -18,6 +18,10 @@ ROUNDING = 1e-12
 Score = Callable[[Mapping[str, Array], Any], Any]
 #: Half of a 95% interval in standard errors.
 Z95 = 1.96
+#: Number of changes that may be expected where none was seen: the 97.5% quantile of Gamma(1/2).
+UNSEEN = 2.51
+#: Distance of an interval's end from which it is told beside a value of three digits.
+VISIBLE = 0.005
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,26 @@ class Pooled:
         items: (N,) each item's part, whose mean is the value and whose spread is its error; empty,
             as by default, where a value cannot be taken apart.
         outputs: value of each output, where outputs are judged one by one.
+        unit: least that an item can lose, as one decision of those in it.
     """
 
     value: float
     items: Floats = field(default_factory=lambda: np.zeros(0))
     outputs: tuple[OutputQuality, ...] = ()
+    unit: float = 1.0
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% interval of a value from 0 to 1; None of a single item.
+
+        Items that are all alike show no spread. Of so few that none has lost a decision, 2.5 may
+        have: the end of the posterior of a rate by Jeffreys' prior, Gamma(1/2).
+        """
+        error = _standard_error(self.items)
+        if error is None:
+            return None
+        below = Z95 * error if error else UNSEEN * self.unit / len(self.items)
+        return max(0.0, self.value - below), min(1.0, self.value + Z95 * error)
 
 
 @dataclass(frozen=True)
@@ -212,6 +231,13 @@ class Quality:
 def half_interval(error: float | None) -> str:
     """Return ` ± 0.0040`, half of the 95% interval of a standard error; empty where None."""
     return "" if error is None else f" ± {Z95 * error:.4f}"
+
+
+def with_interval(value: float, interval: Sequence[float] | None) -> str:
+    """Return `0.986 [0.930, 1.000]`; the value alone where its interval is unknown or narrow."""
+    if interval is None or max(value - interval[0], interval[1] - value) < VISIBLE:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _standard_error(items: Array | None) -> float | None:

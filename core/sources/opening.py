@@ -231,8 +231,9 @@ def _open_folder(folder: Path, options: Mapping[str, str]) -> Source:
 def _open_table(path: Path, options: Mapping[str, str]) -> Source:
     columns, labels = read_table(path, options)
     if "text" in options:
-        return open_texts(list(columns.values()), labels, options, path)
-    return TableSource(columns, labels, str(path))
+        texts = [np.array(column.texts) for column in columns.values()]
+        return open_texts(texts, labels, options, path)
+    return TableSource(columns, labels, path)
 
 
 def _open_npz(path: Path) -> ArraySource:

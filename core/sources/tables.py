@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..data import Array, Batch, Rows, Source
 from ..errors import DataError, MissingExtraError, OptionError, unknown
@@ -20,101 +21,7 @@ TABLES = frozenset({".csv", ".parquet"})
 _OPTIONS = ("labels", "columns", "text", "tokenizer", "length")
 
 
-class TableSource(Source):
-    """Columns by name, each with the values of all rows.
-
-    A model whose inputs are named as columns is fed these; another gets all columns in one array.
-    """
-
-    anonymous = "input"
-    advice = "Choose the columns: FILE?columns=a,b,c&labels=LABEL"
-
-    def __init__(self, columns: Mapping[str, Array], labels: Array | None, where: str) -> None:
-        self.columns, self.labels, self.where = columns, labels, where
-        if not columns:
-            raise DataError(
-                "has no column other than the labels", where=where, hint="Give at least one"
-            )
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return len(next(iter(self.columns.values())))
-
-    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Yield all columns side by side (N, columns) float32."""
-        yield from ArraySource({"input": self._joined}, self.labels, self.where).read(rows, batch)
-
-    @functools.cached_property
-    def _joined(self) -> Array:
-        parts = [np.asarray(c, np.float32).reshape(self.count, -1) for c in self.columns.values()]
-        return np.concatenate(parts, axis=1)
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """SHA-256 of names, types and values."""
-        return digest_of([Batch(self.columns, self.labels)])
-
-    def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:
-        """Return the rows as these inputs take them."""
-        named = [spec for spec in specs if spec.name in self.columns]
-        if named:
-            feeds = {s.name: _typed(self.columns[s.name], s, self.where) for s in named}
-            return ArraySource(feeds, self.labels, self.where, self.identity)
-        if len(specs) != 1 or specs[0].dtype.numpy() == np.float32:
-            return self
-        feeds = {specs[0].name: _typed(self._joined, specs[0], self.where)}
-        return ArraySource(feeds, self.labels, self.where, self.identity)
-
-
-def _typed(column: Array, spec: TensorSpec, where: str) -> Array:
-    """Return a column in the type of an input, with its axis of size 1 where it has one.
-
-    Raises:
-        DataError: whole numbers are wanted, and the column has others.
-    """
-    array = np.asarray(column)
-    if spec.dtype.numpy().kind in "iu" and not np.array_equal(array, np.round(array)):
-        raise DataError(
-            f"column {spec.name!r} has fractions, and the model takes {spec.type_name}",
-            where=where,
-        )
-    if spec.shape is not None and len(spec.shape) == array.ndim + 1 and spec.shape[-1] in {1, None}:
-        array = array[..., None]
-    return array.astype(spec.dtype.numpy())
-
-
-def read_table(path: Path, options: Mapping[str, str]) -> tuple[dict[str, Array], Array | None]:
-    """Read a csv file, with a line of names or without, or a parquet file.
-
-    Args:
-        path: file.
-        options: `labels`: column of the labels, by name or by number from 0; `columns`: those that
-            are fed, by commas; `text`: those that hold texts, which `tokenizer` reads.
-
-    Returns:
-        Columns by name, each (N,) or (N, ...), and labels (N,) or None.
-
-    Raises:
-        DataError: it cannot be read, or a cell has no number; names its line and column.
-        OptionError: an unknown option or column.
-    """
-    for key in set(options) - set(_OPTIONS):
-        raise unknown("option", key, _OPTIONS, where=str(path))
-    cells = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
-    labels = None
-    if "labels" in options:
-        labels = _labels(cells.pop(_column(options["labels"], list(cells), path)).values)
-    wanted = options.get("text") or options.get("columns")
-    if wanted:
-        names = [_column(name, list(cells), path) for name in wanted.split(",")]
-        cells = {name: cells[name] for name in names}
-    if "text" in options:
-        return {name: np.array(cells[name].texts) for name in cells}, labels
-    return {name: column.numbers(name, path) for name, column in cells.items()}, labels
-
-
-class _Cells:
+class Column:
     """Values of a column, and what a message calls each row."""
 
     def __init__(self, values: Sequence[Any], places: Sequence[str]) -> None:
@@ -124,6 +31,14 @@ class _Cells:
     def texts(self) -> list[str]:
         """The values as texts; what is missing is empty."""
         return ["" if value is None else str(value) for value in self.values]
+
+    @property
+    def array(self) -> Array:
+        """Return the values as numbers where all are some, else as texts (N,)."""
+        try:
+            return self.numbers("", Path())
+        except DataError:
+            return np.array(self.texts)
 
     def numbers(self, name: str, path: Path) -> Array:
         """Return the values as numbers.
@@ -149,11 +64,127 @@ class _Cells:
             f"{place} has {str(value)[:40]!r} in column {name}, {what}",
             where=str(path),
             hint=f"Name the column of the labels: {path.name}?labels=COLUMN, and leave out other "
-            f"texts: {path.name}?columns=a,b; or say which are texts: ?text=COLUMN",
+            f"texts: {path.name}?columns=a,b; or say which are texts for a tokenizer: ?text=COLUMN",
         )
 
 
-def _csv(path: Path) -> dict[str, _Cells]:
+class TableSource(Source):
+    """Columns by name, each with the values of all rows.
+
+    A model whose inputs are named as columns is fed these; another gets all columns in one array.
+    """
+
+    anonymous = "input"
+    advice = "Choose the columns: FILE?columns=a,b,c&labels=LABEL"
+
+    def __init__(self, columns: Mapping[str, Column], labels: Array | None, where: Path) -> None:
+        self.columns, self.labels, self.path, self.where = columns, labels, where, str(where)
+        if not columns:
+            raise DataError(
+                "has no column other than the labels", where=self.where, hint="Give at least one"
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values())).values)
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """Yield columns side by side (N, columns) float32, or by name where some are texts."""
+        arrays = self._arrays
+        if all(array.dtype.kind != "U" for array in arrays.values()):
+            arrays = {"input": self._joined}
+        yield from ArraySource(arrays, self.labels, self.where).read(rows, batch)
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, Array]:
+        return {name: column.array for name, column in self.columns.items()}
+
+    @functools.cached_property
+    def _joined(self) -> Array:
+        found = (column.numbers(name, self.path) for name, column in self.columns.items())
+        parts = [np.asarray(array, np.float32).reshape(self.count, -1) for array in found]
+        return np.concatenate(parts, axis=1)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of names, types and values."""
+        return digest_of([Batch(self._arrays, self.labels)])
+
+    def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:
+        """Return the rows as these inputs take them: texts or numbers, by name or side by side.
+
+        Raises:
+            DataError: a cell has no number where one is wanted; names its line and column.
+        """
+        named = [spec for spec in specs if spec.name in self.columns]
+        if named:
+            feeds = {s.name: self._typed(self.columns[s.name], s) for s in named}
+            return ArraySource(feeds, self.labels, self.where, self.identity)
+        if len(specs) != 1:
+            return self
+        (spec,) = specs
+        if spec.dtype == ir.DataType.STRING:
+            side_by_side = np.array([column.texts for column in self.columns.values()]).T
+            feeds = {spec.name: side_by_side}
+        elif self._joined.dtype == spec.dtype.numpy():
+            return self
+        else:
+            feeds = {spec.name: _typed(self._joined, spec, self.where)}
+        return ArraySource(feeds, self.labels, self.where, self.identity)
+
+    def _typed(self, column: Column, spec: TensorSpec) -> Array:
+        texts = spec.dtype == ir.DataType.STRING
+        array = np.array(column.texts) if texts else column.numbers(spec.name, self.path)
+        return _typed(array, spec, self.where)
+
+
+def _typed(column: Array, spec: TensorSpec, where: str) -> Array:
+    """Return a column in the type of an input, with its axis of size 1 where it has one.
+
+    Raises:
+        DataError: whole numbers are wanted, and the column has others.
+    """
+    array = np.asarray(column)
+    if spec.dtype.numpy().kind in "iu" and not np.array_equal(array, np.round(array)):
+        raise DataError(
+            f"column {spec.name!r} has fractions, and the model takes {spec.type_name}",
+            where=where,
+        )
+    if spec.shape is not None and len(spec.shape) == array.ndim + 1 and spec.shape[-1] in {1, None}:
+        array = array[..., None]
+    return array if spec.dtype == ir.DataType.STRING else array.astype(spec.dtype.numpy())
+
+
+def read_table(path: Path, options: Mapping[str, str]) -> tuple[dict[str, Column], Array | None]:
+    """Read a csv file, with a line of names or without, or a parquet file.
+
+    Args:
+        path: file.
+        options: `labels`: column of the labels, by name or by number from 0; `columns`: those that
+            are fed, by commas; `text`: those that hold texts, which `tokenizer` reads.
+
+    Returns:
+        Columns by name, and labels (N,) or None.
+
+    Raises:
+        DataError: it cannot be read.
+        OptionError: an unknown option or column.
+    """
+    for key in set(options) - set(_OPTIONS):
+        raise unknown("option", key, _OPTIONS, where=str(path))
+    cells = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    labels = None
+    if "labels" in options:
+        labels = _labels(cells.pop(_column(options["labels"], list(cells), path)).values)
+    wanted = options.get("text") or options.get("columns")
+    if wanted:
+        names = [_column(name, list(cells), path) for name in wanted.split(",")]
+        cells = {name: cells[name] for name in names}
+    return cells, labels
+
+
+def _csv(path: Path) -> dict[str, Column]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -175,12 +206,12 @@ def _csv(path: Path) -> dict[str, _Cells]:
     places = [f"line {line}" for line, _ in lines]
     columns = zip(*(row for _, row in lines), strict=True)
     return {
-        name: _Cells([cell.strip() for cell in column], places)
+        name: Column([cell.strip() for cell in column], places)
         for name, column in zip(names, columns, strict=True)
     }
 
 
-def _parquet(path: Path) -> dict[str, _Cells]:
+def _parquet(path: Path) -> dict[str, Column]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -194,7 +225,7 @@ def _parquet(path: Path) -> dict[str, _Cells]:
     if not table.num_rows:
         raise DataError("has no rows", where=str(path), hint="Give at least one")
     places = [f"row {row}" for row in range(table.num_rows)]
-    return {name: _Cells(table.column(name).to_pylist(), places) for name in table.column_names}
+    return {name: Column(table.column(name).to_pylist(), places) for name in table.column_names}
 
 
 def _column(text: str, names: Sequence[str], path: Path) -> str:

@@ -25,13 +25,14 @@ from ..graph.quantized import refuse_quantized
 from ..quantization.qdq.int8_rewrites import apply_int8_rewrites
 from ..quantization.qdq.prepare import prepare
 from ..simplify.simplify import Simplify
-from .baseline_matcher import BaselineMatcher
+from .baseline_matcher import BaselineMatcher, float_name
 from .causes import NEGLIGIBLE, LayerDiagnosis, decibels, diagnose_layer, three_digits
 from .expand import expand_to_qdq
 from .float_block import float_block
 from .history import FloatTwin, applied_passes, float_twin
 from .layers import relative
 from .measure import DiagnosisTime, ModelMeasurements, measure
+from .remaking import STATIC, Remaking
 from .switches import SwitchableModel, add_switches
 
 #: Relative squared error below which the int8 model with all switches off equals the float model;
@@ -59,6 +60,7 @@ class AccuracyDiagnosis:
         samples: number of samples.
         notes: limits of the diagnosis, and their reasons.
         float_block: names of the layers that are worth fixing, and of those between them.
+        again: command that makes the model again from the float one.
     """
 
     layers: tuple[LayerDiagnosis, ...]
@@ -68,6 +70,7 @@ class AccuracyDiagnosis:
     samples: int
     notes: tuple[str, ...]
     float_block: tuple[str, ...] = ()
+    again: str = STATIC
 
     @property
     def kernels_differ(self) -> bool:
@@ -148,7 +151,8 @@ def diagnose_accuracy(
         )
     made = measure(model, switched, bound, ctx, budget)
     applied = applied_passes(model)
-    found = [diagnose_layer(layer, applied) for layer in made.layers]
+    remaking = Remaking.of(model)
+    found = [diagnose_layer(layer, applied, remaking) for layer in made.layers]
     layers = tuple(sorted(found, key=lambda x: (-x.sensitivity, -x.accumulated)))
     worst = {layer.name for layer in _worth_fixing(layers)}
     return AccuracyDiagnosis(
@@ -158,7 +162,8 @@ def diagnose_accuracy(
         made.running.relative,
         made.samples,
         (*notes, *_unswitched_note(switched), *_bias_note(made), *_time_note(made)),
-        tuple(float_block(model.graph, worst)) if len(worst) > 1 else (),
+        tuple(map(float_name, float_block(model.graph, worst))) if len(worst) > 1 else (),
+        remaking.again,
     )
 
 

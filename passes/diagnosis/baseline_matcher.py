@@ -18,7 +18,7 @@ from ..quantization.qdq.fill_channels import filled_weight
 
 #: Suffixes that quantizers append to the names of tensors.
 _SUFFIX = re.compile(
-    r"(_as_floats?|_float|_integers|_quantized|_quant|_DequantizeLinear_Output|_DequantizeLinear|_dequantized|_Q4|#\d+)+$"
+    r"(_as_floats?|_float|_integers|_quantized|_quant|_DequantizeLinear_Output|_DequantizeLinear|_dequantized|_Q4|_Q8|#\d+)+$"
 )
 #: Smallest cosine of matching weights with the same name, and with different names.
 SAME_NAME, OTHER_NAME = 0.5, 0.95

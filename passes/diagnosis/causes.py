@@ -18,6 +18,7 @@ from .baseline_matcher import float_name
 from .grids import IntegerGrid
 from .layers import Constant, Kind, relative
 from .measure import LayerMeasurement, LayerStatistics
+from .remaking import DYNAMIC, STATIC, Remaking
 
 #: Ratio to the error of the best quantizer of its type, from which a quantizer counts as wrong.
 WRONG = 3.0
@@ -33,10 +34,9 @@ COARSE = 1 / 64
 #: Share of the total sensitivity below which a layer is not worth a fix.
 NEGLIGIBLE = 0.02
 
-_AGAIN = "trimtab quantize-static FLOAT -o OUT --data DATA"
+_AGAIN = STATIC
 _RANGES = f"calibrate anew: {_AGAIN} --tensor-ranges {{tensor}}=mse"
 _EXTREMES = f"calibrate anew: {_AGAIN} --tensor-ranges {{tensor}}=minmax"
-_DYNAMIC = "trimtab quantize-dynamic FLOAT -o OUT"
 _ROUND = "trimtab round-weights INT8 -o OUT --reference FLOAT --data DATA"
 _FIX_BIAS = "trimtab correct-bias INT8 -o OUT --reference FLOAT --data DATA"
 _EQUALIZE = "trimtab equalize FLOAT -o OUT --data DATA, then quantize"
@@ -122,8 +122,18 @@ def decibels(error: float) -> float | None:
     return None if error <= 0 else round(-10 * math.log10(error), 1)
 
 
-def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) -> LayerDiagnosis:
-    """Find the cause of a layer's error and its fix, other than passes that were applied."""
+def diagnose_layer(
+    measured: LayerMeasurement,
+    applied: Collection[str] = (),
+    remaking: Remaking = Remaking(),  # noqa: B008 - frozen
+) -> LayerDiagnosis:
+    """Find the cause of a layer's error and its fix, other than passes that were applied.
+
+    Args:
+        measured: what was measured of the layer.
+        applied: names of these passes.
+        remaking: way in which the model is made again.
+    """
     layer = measured.layer
     fits = [
         _range_fit(s, a.grid) for s, a in zip(measured.statistics, layer.activations, strict=True)
@@ -141,7 +151,7 @@ def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) ->
     steps = [
         step for step in fix.split("; or ") if not any(f"trimtab {p} " in step for p in applied)
     ]
-    fix = "; or ".join(steps) or _FLOAT
+    fix = remaking.fix("; or ".join(steps) or _FLOAT)
     return LayerDiagnosis(
         name=layer.name,
         op=layer.op,
@@ -153,7 +163,7 @@ def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) ->
         weight_error=max((w.error for w in layer.weights), default=None),
         kind=kind,
         cause=cause,
-        fix=fix.format(name=layer.name, tensor=tensor),
+        fix=fix.format(name=float_name(layer.name), tensor=tensor),
     )
 
 
@@ -178,7 +188,7 @@ def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tu
     levels = max((a.grid.levels for a in measured.layer.activations if a.grid), default=0)
     if not levels:
         cause = "its input is rounded to 256 levels between the extremes of each run"
-        return cause, f"{_SMOOTH}; or leave it float: {_DYNAMIC} --exclude {{name}}"
+        return cause, f"{_SMOOTH}; or leave it float: {DYNAMIC} --exclude {{name}}"
     wrong = _wrong_range(measured, fit, clipped)
     if wrong is not None:
         return wrong

@@ -23,18 +23,19 @@ from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.statistics import Statistics
 from ..graph.declined import Declined
-from ..graph.patterns import match_nodes
-from ..graph.quantized import prepare_float
-from ..graph.queries import const, is_float
-from ..graph.shapes import infer_shapes
-from ..graph.stored.weights import float_elements
-from .converter import (
+from ..graph.forms.float16_form import (
     LARGEST_FLOAT16,
     Converter,
     computes_float32,
     drop_productless_groups,
-    unsupported_reason,
+    float32_reason,
 )
+from ..graph.forms.float32_form import has_products_of, to_float32
+from ..graph.patterns import match_nodes
+from ..graph.quantized import prepare_float
+from ..graph.queries import is_float
+from ..graph.shapes import infer_shapes
+from ..graph.stored.weights import float_elements
 from .error import Float16Trials
 
 #: Reasons to stay float32, by the name of the node.
@@ -91,6 +92,7 @@ class Half(Pass):
 
     needs_data: ClassVar[bool] = False
     shrinks: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -102,6 +104,8 @@ class Half(Pass):
         """Choose the float32 islands and convert the rest."""
         prepare_float(model)
         infer_shapes(model.ir)
+        if has_products_of(model.graph, ir.DataType.DOUBLE):
+            to_float32(model.ir, ir.DataType.DOUBLE)
         reasons = self._fixed(model)
         report: dict[str, Any] = {}
         if self.data is not None or ctx.data is not None:
@@ -127,10 +131,7 @@ class Half(Pass):
         """Return the nodes that cannot or must not be float16, with the reason."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
         for node in model.nodes():
-            why = unsupported_reason(node, model.opset) if computes_float32(node) else None
-            largest = max((_largest(value) for value in node.inputs), default=0.0)
-            if why is None and largest > LARGEST_FLOAT16:
-                why = f"has a weight of {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
+            why = float32_reason(node, model.opset)
             if why is not None:
                 reasons.setdefault(node.name or "", why)
         return reasons
@@ -225,11 +226,6 @@ def _overflowing(model: Model, reasons: Reasons, data: Dataset, ctx: Context) ->
 
 def _magnitude(statistics: Statistics) -> float:
     return max(-statistics.lowest, statistics.highest) if statistics.rows else 0.0
-
-
-def _largest(value: ir.Value | None) -> float:
-    array = const(value) if is_float(value) else None
-    return 0.0 if array is None else float(np.abs(array).max(initial=0.0))
 
 
 def _short(number: float) -> float | None:

@@ -126,3 +126,19 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.initializers.values()
     for node in graph:
         yield from node.outputs
+
+
+def drop_suffix(graph: ir.Graph, suffix: str) -> None:
+    """Give weights that were replaced their names again, without the suffix, where these are free.
+
+    Args:
+        graph: graph to change in place.
+        suffix: what replacements added to the names, once or several times.
+    """
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    for value in list(graph.initializers.values()):
+        name = str(value.name)
+        while name.endswith(suffix) and name != suffix:
+            name = name.removesuffix(suffix)
+        if name not in taken and name not in graph.initializers:
+            value.name = name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimtab.core.errors import InputError
+from trimtab.core.errors import DataError, InputError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
@@ -15,6 +15,11 @@ from .forms.raise_opset import raise_opset
 
 #: First IR version whose initializers need not be inputs.
 _CONSTANTS_IR_VERSION = 4
+_PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_HINT = (
+    "Give the float model that it was made from; compress-weights stores what is still float in "
+    "8 bits"
+)
 
 
 def first_int8_node(model: Model) -> ir.Node | None:
@@ -22,20 +27,47 @@ def first_int8_node(model: Model) -> ir.Node | None:
     return next((n for n in model.nodes() if n.op_type in INT8_OPS | QDQ_OPS), None)
 
 
-def refuse_quantized(model: Model) -> None:
+def refuse_quantized(model: Model, hint: str = _HINT) -> None:
     """Raise an error for a model that has int8 operators.
+
+    Args:
+        model: model to look at.
+        hint: what to do instead.
 
     Raises:
         InputError: names the first such node.
     """
     node = first_int8_node(model)
     if node is not None:
+        pairs = {n.op_type for n in model.nodes()} & (INT8_OPS | QDQ_OPS) <= _PAIRS
         raise InputError(
             f"is quantized already: node {node.name or node.outputs[0].name!r} is a {node.op_type}",
             where=model.name,
-            hint="Give the float model that it was made from; compress-weights stores what is "
-            "still float in 8 bits",
+            hint=f"{hint}. `trimtab dequantize` makes a float model of this one" if pairs else hint,
         )
+
+
+def refuse_integers(model: Model, hint: str = _HINT) -> None:
+    """Raise an error for a model that computes with integers otherwise than by Q/DQ pairs.
+
+    Args:
+        model: model to look at.
+        hint: what to do instead.
+
+    Raises:
+        InputError: names the first such node.
+    """
+    if any(n.op_type in (INT8_OPS | QDQ_OPS) - _PAIRS for n in model.nodes()):
+        refuse_quantized(model, hint)
+
+
+def nothing_to_quantize(model: Model) -> DataError:
+    """Return the error for a model in which there are neither layers nor weights."""
+    return DataError(
+        "has nothing to quantize",
+        where=model.name,
+        hint="It has no layer, as Conv, Gemm or MatMul, and no weights; trees stay as they are",
+    )
 
 
 def prepare_float(model: Model) -> None:

@@ -19,8 +19,11 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
+from trimtab.core.ort.int8_share import QDQ_OPS
 
 from ..base import Pass, Rewrite
+from ..graph.names import drop_suffix
+from ..graph.quantized import refuse_quantized
 from .dependency.graph import DependencyGraph, Group, build_dependency_graph, prepare
 from .structured.cut import cut
 from .structured.data_importance import calibration_batches
@@ -78,6 +81,8 @@ class PruneChannels(Pass):
     tolerance: ClassVar[float | None] = None
     shrinks: ClassVar[bool] = True
     fits: ClassVar[bool] = True
+    in_float32: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     ratio: float | None = None
     macs: float | None = None
@@ -176,6 +181,7 @@ class PruneChannels(Pass):
         with gc_paused():
             work, graph, groups = self._groups(model)
             declined = [*declined_operators(graph), *layers_in_subgraphs(work)]
+        self._refuse_int8(model, pruned=bool(groups))
         if not groups:
             note = {"note": "no channel can be removed; the model is unchanged"}
             return Rewrite(model.ir, tuple(declined), note)
@@ -202,8 +208,20 @@ class PruneChannels(Pass):
                 method=method,
             )
         remove_branches(work.ir, plan.removed_branches)
+        drop_suffix(work.graph, "_cut")
         report = pruning_report(model, work, graph, plan) | {"oracle": error, "repaired": repaired}
         return Rewrite(work.ir, tuple(declined), report | self._latency(model, work, plan, ctx))
+
+    def _refuse_int8(self, model: Model, *, pruned: bool) -> None:
+        """Refuse what is quantized already where nothing would be left of its answers.
+
+        Raises:
+            InputError: its layers are quantized, so that none loses channels, or those that read
+                the remaining channels have no float weights to solve for again.
+        """
+        pairs = any(node.op_type in QDQ_OPS for node in model.nodes())
+        if not pruned or (pairs and self.repair != "none"):
+            refuse_quantized(model, "Prune the float model that it was made from, then quantize")
 
     def _groups(self, model: Model) -> tuple[Model, DependencyGraph, list[Group]]:
         """Return a copy to prune, its dependency graph and the groups that may lose channels."""

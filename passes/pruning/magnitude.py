@@ -23,6 +23,7 @@ from ..calibration.activation_norms import Factors, input_norms
 from ..graph.cleanup import normalize
 from ..graph.declined import Declined
 from ..graph.forms.folding import fold_moved_weights
+from ..graph.quantized import refuse_quantized
 from ..graph.stored.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
 from .file_sizes import file_sizes
 from .masks import Mask, block_scores, count_for_share, expand_blocks, n_m_mask, parse_n_m, smallest
@@ -60,6 +61,7 @@ class PruneMagnitude(Pass):
     """
 
     drops: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     sparsity: float | None = None
     threshold: float | None = None
@@ -124,6 +126,8 @@ class PruneMagnitude(Pass):
         normalize(model.ir)
         fold_moved_weights(model.ir)
         found, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
+        if not found:
+            refuse_quantized(model, "Prune the weights of the float model, then quantize")
         reasons = {weight.name: self._refusal(weight) for weight in found}
         declined += [Declined(name, reason) for name, reason in reasons.items() if reason]
         weights = [weight for weight in found if not reasons[weight.name]]

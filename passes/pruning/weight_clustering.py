@@ -22,6 +22,7 @@ from ..base import Pass, Rewrite
 from ..graph.cleanup import normalize
 from ..graph.declined import Declined
 from ..graph.forms.folding import fold_moved_weights
+from ..graph.quantized import refuse_quantized
 from ..graph.stored.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
 from .file_sizes import file_sizes
 
@@ -45,6 +46,7 @@ class ClusterWeights(Pass):
     """
 
     drops: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     clusters: int = 16
     scope: Literal["tensor", "channel"] = "tensor"
@@ -71,6 +73,8 @@ class ClusterWeights(Pass):
         normalize(model.ir)
         fold_moved_weights(model.ir)
         weights, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
+        if not weights:
+            refuse_quantized(model, "Cluster the weights of the float model, then quantize")
         reasons = {weight.name: self._refusal(weight) for weight in weights}
         declined += [Declined(name, reason) for name, reason in reasons.items() if reason]
         chosen = [w for w in weights if not reasons[w.name]]

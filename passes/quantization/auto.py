@@ -27,6 +27,7 @@ from trimtab.core.units import duration
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
+from ..graph.quantized import nothing_to_quantize
 from ..graph.shapes import forget_shapes
 from ..training import torch_graph
 from ..training.finetune import Finetune
@@ -97,6 +98,7 @@ class QuantizeAuto(Pass):
 
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256
@@ -135,6 +137,14 @@ class QuantizeAuto(Pass):
     def _asks_the_clock(self) -> bool:
         """True where weights alone are stored in 8 bits if int8 arithmetic is not faster."""
         return self.max_drop is None and not self.all_int8
+
+    def without_layers(self, model: Model) -> Rewrite:
+        """Refuse a model in which there are neither layers nor weights.
+
+        Raises:
+            DataError: always.
+        """
+        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Run the steps for the model's family."""

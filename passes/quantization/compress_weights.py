@@ -28,15 +28,26 @@ from trimtab.core.ort.session import (
 from ..base import Pass, Rewrite
 from ..graph.cleanup import normalize
 from ..graph.declined import Declined
+from ..graph.forms.float32_form import has_products_of, to_float32
 from ..graph.forms.folding import fold_moved_weights
 from ..graph.forms.raise_opset import raise_opset
 from ..graph.names import FreeNames, shorten_names
 from ..graph.patterns import match_nodes
 from ..graph.queries import is_onnx_op
-from ..graph.shapes import forget_shapes
+from ..graph.shapes import forget_shapes, infer_shapes
 from ..graph.stored.compressed import compressed_weights, expand_compressed, storable
 from ..graph.stored.shared_constants import share_equal_constants
-from ..graph.stored.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
+from ..graph.stored.stored_weights import (
+    MAX_ERROR,
+    Form,
+    Gridded,
+    Halved,
+    Tabled,
+    exact,
+    form_error,
+    rounded,
+    store,
+)
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
 from .file_size import plain_bytes, size_notes
@@ -46,8 +57,6 @@ from .weight_forms import Ladder, choose_forms
 
 #: First operator set whose Mul broadcasts.
 _BROADCAST_OPSET = 7
-#: Relative error of a weight up to which it is rounded to integers, by their bits.
-MAX_ERROR = {8: 0.02, 4: 0.15}
 #: Share of a file's bytes from which on names inside of the graph are shortened.
 NAMES_SHARE = 0.2
 #: Samples that weights are rounded on, and those that judge, at most.
@@ -88,6 +97,7 @@ class CompressWeights(Pass):
 
     shrinks: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"float16_share": "wide_share"}
+    layers_only: ClassVar[bool] = True
 
     store: Literal["int8", "int4", "int16", "float16"] = "int8"
     fidelity: float = PROMISED
@@ -111,6 +121,7 @@ class CompressWeights(Pass):
         """Choose a form for each weight and write it."""
         before, model = model, raise_opset(model.clone(), _BROADCAST_OPSET)
         normalize(model.ir)
+        _write_in_float32(model, ctx)
         fold_moved_weights(model.ir)
         share_equal_constants(model.ir)
         excluded = set(match_nodes(self.exclude, model.graph))
@@ -179,7 +190,7 @@ class CompressWeights(Pass):
         for width in () if spectrum else widths:
             form = rounded(array, width) if layer is None else rounded_by_error(layer, array, width)
             limit = self.max_error or (np.inf if judged else MAX_ERROR[width])
-            if form is not None and _error(form, array) <= limit:
+            if form is not None and form_error(form, array) <= limit:
                 forms.append(form)
         last = lossless or self._in_16_bits(array)
         if isinstance(last, str) and not forms:
@@ -218,13 +229,27 @@ class CompressWeights(Pass):
 
     def _spare(self, forms: Forms) -> None:
         """Give float16 to the smallest weights, in place."""
-        lossy = {v: f for v, f in forms.items() if isinstance(f, Gridded) and _error(f, _floats(v))}
+        lossy = {
+            v: f for v, f in forms.items() if isinstance(f, Gridded) and form_error(f, _floats(v))
+        }
         budget = int(self.wide_share * sum(f.integers.size for f in lossy.values()))
         for value in sorted(lossy, key=_size):
             form = self._in_16_bits(_floats(value)) if _size(value) <= budget else ""
             if not isinstance(form, str):
                 budget -= _size(value)
                 forms[value] = form
+
+
+def _write_in_float32(model: Model, ctx: Context) -> None:
+    """Write layers of double in float32, and of float16 too where a CPU runs them, in place.
+
+    A CPU computes float16 in float32; a GPU is faster in float16, which stays.
+    """
+    kinds = [ir.DataType.DOUBLE, *([] if ctx.target.isa == "gpu" else [ir.DataType.FLOAT16])]
+    for kind in kinds:
+        if has_products_of(model.graph, kind):
+            infer_shapes(model.ir)
+            to_float32(model.ir, kind)
 
 
 @dataclass(frozen=True)
@@ -273,18 +298,11 @@ def _readers(value: ir.Value) -> set[str]:
     return {node.name or "" for node, _ in value.uses()}
 
 
-def _error(form: Form, array: Floats32) -> float:
-    """Return the relative RMS error of a stored form."""
-    power = float(np.square(array, dtype=np.float64).sum())
-    lost = float(np.square(form.array() - array, dtype=np.float64).sum())
-    return (lost / power) ** 0.5 if power else 0.0
-
-
 def _halved(array: Floats32) -> Form | str:
     if np.abs(array).max(initial=0.0) > _LARGEST_FLOAT16:
         return f"has values beyond {_LARGEST_FLOAT16:.0f}, where float16 ends"
     form = Halved(array.astype(np.float16))
-    if _error(form, array) > MAX_ERROR[8]:
+    if form_error(form, array) > MAX_ERROR[8]:
         return "loses too much in any smaller type"
     return form if form.nbytes() < array.nbytes else "is too small to gain anything"
 
@@ -294,7 +312,7 @@ def _summary(forms: Forms) -> dict[str, Any]:
     kinds = {
         v: f"int{f.bits}" if isinstance(f, Gridded) else _KINDS[type(f)] for v, f in forms.items()
     }
-    errors = {str(v.name): _error(f, _floats(v)) for v, f in forms.items()}
+    errors = {str(v.name): form_error(f, _floats(v)) for v, f in forms.items()}
     worst = sorted(errors, key=lambda name: -errors[name])[:5]
     counts = {kind: list(kinds.values()).count(kind) for kind in sorted(set(kinds.values()))}
     lossless = sum(not error for error in errors.values())

@@ -71,13 +71,12 @@ class Dequantize(Pass):
 def _fold(node: ir.Node) -> bool:
     """Replace a constant DequantizeLinear by its floats; return whether that was possible."""
     arrays = [_array(value) for value in node.inputs]
-    if any(array is None for array in arrays) or "block_size" in node.attributes:
+    if any(array is None for array in arrays):
         return False
     integers, scale, *rest = [a for a in arrays if a is not None]
-    axis = node.attributes.get_int("axis", 1)
     zero = rest[0].astype(np.float32) if rest else np.zeros((), np.float32)
-    floats = integers.astype(np.float32) - _broadcast(zero, integers.ndim, axis)
-    floats = floats * _broadcast(scale.astype(np.float32), integers.ndim, axis)
+    floats = integers.astype(np.float32) - _spread(zero, integers, node)
+    floats = floats * _spread(scale.astype(np.float32), integers, node)
     if node.outputs[0].is_graph_output():
         return False
     kind = node.attributes.get_int("output_dtype", 0)
@@ -154,6 +153,14 @@ def _array(value: ir.Value | None) -> Array | None:
     if value is None or value.const_value is None:
         return None
     return value.const_value.numpy()
+
+
+def _spread(array: NDArray[np.float32], integers: Array, node: ir.Node) -> NDArray[np.float32]:
+    """Return scales or zero points as they broadcast to integers, one for each channel or block."""
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    if not block or array.size == 1:
+        return _broadcast(array, integers.ndim, axis)
+    return np.repeat(array, block, axis).take(range(integers.shape[axis]), axis)
 
 
 def _broadcast(array: NDArray[np.float32], rank: int, axis: int) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from ..base import Pass, Rewrite
 from ..graph.declined import Declined
 from ..graph.forms.float32_form import has_products_of, to_float32
 from ..graph.patterns import match_nodes
-from ..graph.quantized import with_constants
+from ..graph.quantized import nothing_to_quantize, with_constants
 from ..graph.shapes import infer_shapes
 from .file_size import size_notes
 from .int8_share import measure_int8_share
@@ -50,6 +50,7 @@ class QuantizeDynamic(Pass):
     """
 
     shrinks: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     per_channel: bool = True
     weight: Literal["int8", "uint8"] | None = None
@@ -58,6 +59,14 @@ class QuantizeDynamic(Pass):
     exclude: tuple[str, ...] = ()
     all_int8: bool = False
     backend: Literal["trimtab", "onnxruntime"] = "trimtab"
+
+    def without_layers(self, model: Model) -> Rewrite:
+        """Refuse a model in which there are neither layers nor weights.
+
+        Raises:
+            DataError: always.
+        """
+        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Write the graph of integer operators and measure what runs in int8."""

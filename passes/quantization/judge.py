@@ -38,10 +38,12 @@ class Verdict:
     Attributes:
         kept: fidelity of the worst output, from 0 to 1.
         loss: squared error relative to the outputs' size, the mean of all outputs.
+        interval: 95% interval of what is kept; None where it is unknown.
     """
 
     kept: float = 1.0
     loss: float = 0.0
+    interval: tuple[float, float] | None = None
 
     def shortfall(self, promised: float = PROMISED) -> float:
         """Return what candidates are compared by, less is better: the loss, and what is missing.
@@ -100,7 +102,11 @@ class Judge:
         more, further = self._verdict(model, None, also=True)
         if not np.isfinite(more.loss):
             return more
-        return Verdict(min(verdict.kept, self._finish([*scores, *further]).value), verdict.loss)
+        # What all rows show counts where they show less, and where they tell as much more surely.
+        every = self._finish([*scores, *further])
+        if every.value <= verdict.kept:
+            return Verdict(every.value, verdict.loss, every.interval)
+        return verdict
 
     def _verdict(
         self, model: Model, batches: int | None, *, also: bool = False
@@ -117,7 +123,7 @@ class Judge:
             return Verdict(0.0, float("inf")), scores
         pooled = self._finish(scores)
         loss = float(np.mean([output.loss for output in pooled.outputs]))
-        return Verdict(pooled.value, loss), scores
+        return Verdict(pooled.value, loss, pooled.interval), scores
 
     def _finish(self, scores: Sequence[Any]) -> Pooled:
         assert self.metric is not None

@@ -30,6 +30,7 @@ from ..calibration.statistics_file import load_statistics, save_statistics
 from ..calibration.tensor_methods import parse_tensor_ranges, range_methods
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes, match_tensors
+from ..graph.quantized import nothing_to_quantize
 from ..graph.queries import in_subgraphs
 from ..graph.stored.weight_scales import clip_weights
 from .hold_out import hold_out
@@ -96,6 +97,7 @@ class QuantizeStatic(Pass):
 
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256
@@ -135,6 +137,14 @@ class QuantizeStatic(Pass):
                 where=others[0],
                 hint="Leave it out, or use the backend trimtab",
             )
+
+    def without_layers(self, model: Model) -> Rewrite:
+        """Refuse a model in which there are neither layers nor weights.
+
+        Raises:
+            DataError: always.
+        """
+        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, measure what runs in int8."""

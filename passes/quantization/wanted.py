@@ -92,6 +92,9 @@ class Wanted:
             held_out: those of them that no candidate was made from.
         """
         broken = self.max_drop is None and not self.search.keeps_promise
-        kept = round(self.search.verdict.kept, 4)
-        judged = {"rows": rows, "held_out": held_out}
+        verdict = self.search.verdict
+        kept = round(verdict.kept, 4)
+        judged: dict[str, Any] = {"rows": rows, "held_out": held_out}
+        if verdict.interval is not None:
+            judged["interval"] = [round(end, 4) for end in verdict.interval]
         return {"fidelity": kept, "wanted": self.fidelity, **judged, "broken": broken}

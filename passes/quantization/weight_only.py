@@ -21,7 +21,7 @@ from ..graph.edit import remove_unused_initializers, replace_output
 from ..graph.gemm import first_factor, parts_of_gemm, with_bias
 from ..graph.graph_writer import COMPUTED, FLOAT32, GraphWriter
 from ..graph.patterns import match_nodes
-from ..graph.quantized import with_constants
+from ..graph.quantized import nothing_to_quantize, with_constants
 from ..graph.queries import is_onnx_op, pair, rank
 from .algorithms.block_weights import (
     PackedWeight,
@@ -71,6 +71,7 @@ class QuantizeWeights(Pass):
     """
 
     shrinks: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     bits: int = 4
     block: int = 32
@@ -88,6 +89,14 @@ class QuantizeWeights(Pass):
             raise OptionError(f"must be one of {BLOCKS}", where=f"block={self.block}")
         if self.samples < 1:
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
+
+    def without_layers(self, model: Model) -> Rewrite:
+        """Refuse a model in which there are neither layers nor weights.
+
+        Raises:
+            DataError: always.
+        """
+        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Replace products with constant weights by MatMulNBits."""

@@ -26,6 +26,7 @@ from ..graph.declined import Declined
 from ..graph.forms.batch_norm_fold import fold_norms_of
 from ..graph.forms.folding import fold_branches, fold_constants, unfold_shared
 from ..graph.forms.opsets import convert_opset
+from ..graph.layers import has_only_learned
 from .mean_to_pool import pool_means
 from .onnxsim_import import messages_dropped, onnxsim
 
@@ -74,6 +75,8 @@ class Simplify(Pass):
         if model.weight_bytes > EXTERNAL_DATA_BYTES:
             notes.texts.append("more than 2 GB of weights: neither onnxsim nor opset conversion")
             result = self._finish(model, base.ir, base.ir, notes)
+        elif model.opset >= self.opset and has_only_learned(base.ir):
+            result = self._finish(model, base.ir, base.ir, notes)  # as trees are: none of ours
         else:
             result = self._best(model, base, notes, ctx)
         report = _report(model, dataclasses.replace(model, ir=result), notes.texts)

@@ -21,6 +21,7 @@ from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
+from ..graph.quantized import refuse_integers
 from .torch_graph.options import FinetuneOptions
 from .torch_graph.roles import TrainableWeight, find_trainable_weights
 
@@ -41,6 +42,7 @@ class Finetune(FinetuneOptions, Pass):
     """
 
     needs_data: ClassVar[bool] = True
+    in_float32: ClassVar[bool] = True
 
     def decides_by_time(self) -> bool:
         """Return whether a time limits training, in which another run takes other steps."""
@@ -70,12 +72,13 @@ class Finetune(FinetuneOptions, Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Train a clone of the graph."""
+        refuse_integers(model, "Train the float model that it was made from, or one of Q/DQ pairs")
         common.LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
         weights = find_trainable_weights(model.graph)
         if not {w.role for w in weights.values()} & {"kernel", "vector"}:
             declined = Declined(model.name, "has no weights that could be trained")
             return Rewrite(model.ir, (declined,))
-        _refuse_half(model, weights)
+        _refuse_bfloat16(model, weights)
         from . import torch_graph
 
         data = ctx.dataset(self.data, model, purpose="recovery")
@@ -96,13 +99,13 @@ class Finetune(FinetuneOptions, Pass):
         return self.teacher if isinstance(self.teacher, Model) else Model.load(self.teacher)
 
 
-def _refuse_half(model: Model, weights: dict[str, TrainableWeight]) -> None:
+def _refuse_bfloat16(model: Model, weights: dict[str, TrainableWeight]) -> None:
     for name, weight in weights.items():
         tensor = model.graph.initializers[name].const_value
-        half = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-        if tensor is not None and tensor.dtype in half and weight.role == "kernel":
+        coarse = tensor is not None and tensor.dtype == ir.DataType.BFLOAT16
+        if coarse and weight.role == "kernel":
             raise ModelError(
-                f"weight {name!r} is {tensor.dtype.name.lower()}, too coarse for small steps",
+                f"weight {name!r} is bfloat16, too coarse for small steps",
                 where=model.name,
-                hint="Train the float32 model and convert it afterwards; or use precision=bf16",
+                hint="Train the float32 model; --precision bf16 trains it in that type",
             )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from graphs import model_of
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session, run
 
 
 def opened(tmp_path: Path, text: str, options: str = "") -> Dataset:
@@ -31,9 +34,14 @@ def test_columns_are_the_input_and_one_the_labels(tmp_path: Path) -> None:
     assert batch.labels.tolist() == ["x", "y"]
 
 
+def numbers() -> Model:
+    """Return a model of one input of floats."""
+    return model_of("(float[N,M] x) => (float[N,M] y) { y = Identity (x) }")
+
+
 def test_what_is_not_a_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 3 has 'two' in column b"):
-        opened(tmp_path, "a,b\n1,2\n1,two\n")
+        opened(tmp_path, "a,b\n1,2\n1,two\n").bind(numbers())
     with pytest.raises(DataError, match="line 2 has 1 columns, the first 2"):
         opened(tmp_path, "1,2\n3\n")
     with pytest.raises(DataError, match="has no rows"):
@@ -79,12 +87,55 @@ def test_parquet_is_a_table_too(tmp_path: Path) -> None:
     assert batch.labels is not None
     assert batch.labels.tolist() == ["x", "y"]
     with pytest.raises(DataError, match="row 0 has 'x' in column kind, which is not a number"):
-        Dataset.open(str(path))
+        Dataset.open(str(path)).bind(numbers())
     parquet.write_table(arrow.table({"v": [[1.0], [1.0, 2.0]], "w": [1, None]}), path)
     with pytest.raises(DataError, match=r"row 1 has .* in column v, of another length"):
-        Dataset.open(f"{path}?columns=v")
+        Dataset.open(f"{path}?columns=v").bind(numbers())
     with pytest.raises(DataError, match="row 1 has 'None' in column w"):
-        Dataset.open(f"{path}?columns=w")
+        Dataset.open(f"{path}?columns=w").bind(numbers())
     path.write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is not a parquet file"):
         Dataset.open(str(path))
+
+
+def categories(*shape: int | str, inputs: tuple[str, ...] = ("colour", "size")) -> Model:
+    """Return a model whose inputs are texts of this shape, beside one number `weight`."""
+    values = [ir.val(name, ir.DataType.STRING, ir.Shape(list(shape))) for name in inputs]
+    values += [ir.val("weight", ir.DataType.FLOAT, ir.Shape(["n", 1]))] * (len(inputs) > 1)
+    nodes = [
+        ir.node("Identity", [v], outputs=[ir.val(f"y_{v.name}", v.dtype, v.shape)]) for v in values
+    ]
+    outputs = [node.outputs[0] for node in nodes]
+    graph = ir.Graph(values, outputs, nodes=nodes, name="g", opset_imports={"": 17})
+    return Model(ir.Model(graph, ir_version=8))
+
+
+@pytest.mark.parametrize("shape", [("n", 1), (None, 1), ("n",)])
+def test_columns_of_texts_are_fed_to_inputs_of_texts(tmp_path: Path, shape: Any) -> None:
+    data = opened(
+        tmp_path, "colour,size,weight,bought\nred,10,0.5,1\nblue,07,2,0\n", "?labels=bought"
+    )
+    model = categories(*shape)
+    (batch,) = data.bind(model)
+    wanted = [["red"], ["blue"]] if len(shape) == 2 else ["red", "blue"]
+    assert batch.feeds["colour"].tolist() == wanted
+    assert batch.feeds["size"].ravel().tolist() == ["10", "07"]  # as they are written
+    assert batch.feeds["weight"].tolist() == [[0.5], [2.0]]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [1, 0]
+    outputs = run(build_session(model), batch.feeds)
+    assert outputs["y_colour"].tolist() == wanted
+    assert data.bind(model).digest == data.digest
+
+
+def test_one_input_of_texts_takes_all_columns_side_by_side(tmp_path: Path) -> None:
+    data = opened(tmp_path, "a,b\nred,S\nblue,\n")
+    (batch,) = data.bind(categories("n", 2, inputs=("x",)))
+    assert batch.feeds["x"].tolist() == [["red", "S"], ["blue", ""]]
+
+
+def test_a_text_where_a_number_is_wanted_is_named(tmp_path: Path) -> None:
+    data = opened(tmp_path, "colour,size,weight\nred,S,0.5\nblue,M,heavy\n")
+    with pytest.raises(DataError, match="line 3 has 'heavy' in column weight") as refused:
+        data.bind(categories("n", 1))
+    assert "?columns=" in str(refused.value.hint)

@@ -81,7 +81,7 @@ def test_model_says_type_length_and_which_of_them_it_takes(folder: Path) -> None
 )
 def test_what_does_not_fit_is_named(folder: Path, name: str, message: str) -> None:
     with pytest.raises((OptionError, DataError), match=message):
-        Dataset.open(f"{folder}/{name}")
+        Dataset.open(f"{folder}/{name}").bind(encoder("ids"))
 
 
 def test_broken_tokenizer_is_named(folder: Path) -> None:

@@ -143,6 +143,7 @@ def _accuracy(
         overflows,
         rounds_activations,
     )
+    from trimtab.passes.diagnosis.remaking import Remaking
 
     from ..report.accuracy import accuracy_lines, overflow_lines
     from .doctor_prune import diagnosis_seconds
@@ -170,7 +171,7 @@ def _accuracy(
     if args.overflow:
         left = max(seconds - (time.monotonic() - start), 0.0)
         saturating = overflows(model, data, seconds=left)
-        lines += overflow_lines(saturating)
+        lines += overflow_lines(saturating, Remaking.of(model).again)
         document["overflow"] = [layer.to_json() for layer in saturating]
     return lines, document
 

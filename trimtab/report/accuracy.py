@@ -44,14 +44,17 @@ def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
 
 def _block(found: AccuracyDiagnosis) -> list[str]:
     """Return what leaving the worst layers float together takes; nothing where that is all."""
+    from trimtab.passes.diagnosis.baseline_matcher import float_name
+
     block = found.float_block
-    if not block or set(block) >= {layer.name for layer in found.layers if layer.op != "Input"}:
+    layers = {float_name(layer.name) for layer in found.layers if layer.op != "Input"}
+    if not block or set(block) >= layers:
         return []
     title = "Together: these layers, and what lies between them, left float"
-    command = f"trimtab quantize-static FLOAT -o OUT --data DATA --exclude {','.join(block)}"
+    command = f"{found.again} --exclude {','.join(block)}"
     if len(command) > LONGEST:
         names = f"the {len(block)} of `float_block` in --json"
-        command = f"trimtab quantize-static FLOAT -o OUT --data DATA --exclude NAMES, {names}"
+        command = f"{found.again} --exclude NAMES, {names}"
     return [title, f"  fix: {command}"]
 
 
@@ -87,8 +90,13 @@ def _kernels(found: AccuracyDiagnosis) -> list[str]:
     ]
 
 
-def overflow_lines(found: Sequence[Overflow]) -> list[str]:
-    """Return the layers that saturate on x64 without VNNI as text, the worst first."""
+def overflow_lines(found: Sequence[Overflow], again: str) -> list[str]:
+    """Return the layers that saturate on x64 without VNNI as text, the worst first.
+
+    Args:
+        found: the layers.
+        again: command that makes the model again from the float one.
+    """
     if not found:
         return ["No 16-bit sum saturates on x64 without VNNI (on these samples).", ""]
     rows = [
@@ -102,7 +110,7 @@ def overflow_lines(found: Sequence[Overflow]) -> list[str]:
     if len(found) > LISTED:
         lines.append(f"and {len(found) - LISTED} more; --json names them all")
     fix = (
-        "  fix: weights of 7 bits: trimtab quantize-static FLOAT -o OUT --data DATA "
+        f"  fix: weights of 7 bits: {again} "
         "--target x64-avx2; or deploy with the session option session.x64quantprecision=1 (slower)"
     )
     return [*lines, fix, ""]

@@ -10,13 +10,13 @@ from typing import Any
 
 from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
-from trimtab.core.metrics.metric import half_interval
+from trimtab.core.metrics.metric import half_interval, with_interval
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text, counted
 from trimtab.passes.quantization.judge import PROMISED
 
 from .notes import note_lines
-from .outputs_kept import OutputsKept
+from .outputs_kept import OTHERS, OutputsKept
 from .pass_outcome import PassOutcome
 
 
@@ -35,13 +35,16 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
 def _loss(outcome: PassOutcome) -> str:
     """Return what the first line says of a model that has lost more than a few of its answers."""
     kept = outcome.kept
-    if not isinstance(kept, OutputsKept) or not (kept.ruined or kept.fidelity < PROMISED):
+    if not isinstance(kept, OutputsKept) or not (kept.ruined or kept.least < PROMISED):
         return ""
     name = outcome.after.lineage[-1].pass_name
     pruned = name.startswith(("prune", "gradual"))
     advice = "retrain it, or remove less" if pruned else "keep more of it float"
     fed = re.split("[:,]", kept.fed)[0]
-    told = f"and keeps {kept.fidelity:.3f} of the original's answers on {fed}"
+    share = with_interval(kept.fidelity, kept.interval)
+    told = f"and keeps {share} of the original's answers on {fed}"
+    if kept.others is not None:
+        told += f", {kept.others:.3f} {OTHERS}"
     if kept.ruined:
         figures = f"fidelity {kept.fidelity:.3f}, error {kept.error:.3g}, on {fed}"
         told = f"and it answers otherwise than the original ({figures})"
@@ -55,7 +58,8 @@ LOOKS_FASTER = 1.05
 def promise_line(promise: Mapping[str, Any], speed_up: Ratio | None) -> str:
     """Return what a quantized model keeps, how much faster it is, and which it could not do."""
     rows, held_out = promise["rows"], promise["held_out"]
-    told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {counted(rows, 'row')}"
+    kept = with_interval(promise["fidelity"], promise.get("interval"))
+    told = f"keeps {kept} of the float model's answers on {counted(rows, 'row')}"
     told += "" if rows == held_out else f" ({held_out} held out)"
     told += "" if speed_up is None else f", {_speed(speed_up)}"
     could_not = [f"keep {promise['wanted']:g} of the answers"] if promise["broken"] else []

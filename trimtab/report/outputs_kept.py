@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,12 +16,15 @@ from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.metrics.metric import Pooled
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import Feeding, FeedSource, feeding
+from trimtab.core.ort.other_tokens import OtherTokens
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.text import counted
 from trimtab.passes.check import SPILL_BYTES
 
 #: Items that are compared, and seconds after which no further one is.
 ITEMS, SECONDS = 8, 20.0
+#: Words for items whose tokens were drawn from the whole table.
+OTHERS = "on tokens that the data lack"
 #: Part of the answers below which, and squared relative error above which, a model is ruined.
 FIDELITY, ERROR = 0.5, 0.2
 
@@ -36,12 +39,16 @@ class OutputsKept:
         fed: what was fed.
         log_error: the same of the logarithms of probabilities, where inputs are random: noise is
             no word and no object, and all that is sure of nothing decides alike on it.
+        interval: 95% interval of the fidelity; None where it is unknown.
+        others: fidelity on tokens that the data lack; None where they have most.
     """
 
     fidelity: float
     error: float
     fed: str
     log_error: float = 0.0
+    interval: tuple[float, float] | None = None
+    others: float | None = None
 
     @classmethod
     def of(cls, before: Model, after: Model, ctx: Context) -> OutputsKept:
@@ -61,13 +68,12 @@ class OutputsKept:
         wanted = wanted[: len(got)]
         if not wanted or not wanted[0]:
             raise InputError("no output is a tensor", where=before.name)
-        metric = fidelity_of(before, wanted)
-        assert metric.finish is not None
-        found = metric.finish([metric.score(*pair) for pair in zip(got, wanted, strict=True)])
-        assert isinstance(found, Pooled)
+        found = _compared(before, got, wanted)
         loss = max((output.loss for output in found.outputs), default=0.0)
         told = _told(fed[0], len(wanted), ctx.data)
-        return cls(found.value, loss, told, 0.0 if ctx.data else _log_error(wanted, got))
+        logs = 0.0 if ctx.data else _log_error(wanted, got)
+        others = None if ctx.data is None else _on_other_tokens(before, after, fed, config)
+        return cls(found.value, loss, told, logs, found.interval, others)
 
     @property
     def ruined(self) -> bool:
@@ -78,8 +84,38 @@ class OutputsKept:
     def __str__(self) -> str:
         return (
             f"against the original: fidelity {self.fidelity:.3f}, "
-            f"squared relative error {self.error:.3g} (on {self.fed})"
+            f"squared relative error {self.error:.3g} (on {self.fed}){self._others()}"
         )
+
+    def _others(self) -> str:
+        return "" if self.others is None else f"; {self.others:.3f} {OTHERS}"
+
+    @property
+    def least(self) -> float:
+        """Fidelity on the data, or on tokens that they lack where that is less."""
+        return self.fidelity if self.others is None else min(self.fidelity, self.others)
+
+
+def _compared(before: Model, got: Sequence[Outputs], wanted: Sequence[Outputs]) -> Pooled:
+    metric = fidelity_of(before, wanted)
+    assert metric.finish is not None
+    found = metric.finish([metric.score(*pair) for pair in zip(got, wanted, strict=True)])
+    assert isinstance(found, Pooled)
+    return found
+
+
+def _on_other_tokens(
+    before: Model, after: Model, fed: Sequence[Feeding], config: SessionConfig
+) -> float | None:
+    """Return the fidelity with other tokens of the table; None where there are none."""
+    tokens = OtherTokens.of(before, [each.feeds for each in fed])
+    if not tokens:
+        return None
+    others = [replace(each, feeds=tokens.put_into(each.feeds, n)) for n, each in enumerate(fed)]
+    wanted = _answers_again(before, others, config, before.name)
+    got = _answers_again(after, others, config, before.name)
+    count = min(len(got), len(wanted))
+    return _compared(before, got[:count], wanted[:count]).value if count else None
 
 
 def _answers(

@@ -53,9 +53,14 @@ def to_float32(model: ir.Model, kind: ir.DataType) -> bool:
             value.type = ir.TensorType(_FLOAT)
     for index in ends:
         _cast_output(model.graph, index, kind)
-    for node in list(model.graph.all_nodes()):
-        _drop_cast(node)
+    drop_casts(model.graph, _FLOAT)
     return True
+
+
+def drop_casts(graph: ir.Graph, kind: ir.DataType) -> None:
+    """Remove Casts of a type to itself, in place."""
+    for node in list(graph.all_nodes()):
+        _drop_cast(node, kind)
 
 
 def _can_be(graph: ir.Graph, kind: ir.DataType) -> bool:
@@ -129,11 +134,11 @@ def _cast(graph: ir.Graph, value: ir.Value, kind: ir.DataType, name: str) -> ir.
     return ir.node("Cast", [value], {"to": int(kind)}, outputs=[result], name=f"{name}_cast")
 
 
-def _drop_cast(node: ir.Node) -> None:
+def _drop_cast(node: ir.Node, kind: ir.DataType) -> None:
     """Remove a Cast to the type that its input has."""
     source = node.inputs[0] if node.op_type == "Cast" else None
     result = node.outputs[0]
-    if source is None or node.graph is None or not source.dtype == result.dtype == _FLOAT:
+    if source is None or node.graph is None or not source.dtype == result.dtype == kind:
         return
     ends, name = result.is_graph_output(), result.name
     if ends and (source.producer() is None or source.is_graph_output()):

@@ -6,7 +6,7 @@ input was, where the weights allow that without loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from trimtab.core.data import Array
 from ..edit import remove_unused_initializers, replace_by_constant
 from ..names import FreeNames
 from ..queries import const, is_onnx_op
-from .stored_weights import exact, store
+from .stored_weights import LARGEST, MAX_ERROR, exact, form_error, rounded, store
 
 #: Types of integers that weights are stored in, and of floats.
 _NARROW = frozenset(
@@ -137,6 +137,39 @@ def compress_exactly(model: ir.Model) -> int:
             store(names, value, form)
             count += 1
     return count
+
+
+def stored_bits(model: ir.Model) -> dict[str, int]:
+    """Return the bits that an element of each compressed weight takes, by the weight's name."""
+    return {str(v.name): _bits(nodes) for v, nodes in compressed_weights(model).items()}
+
+
+def _bits(nodes: Sequence[ir.Node]) -> int:
+    if any(node.op_type == "Floor" for node in nodes):  # two integers are unpacked from a byte
+        return 4
+    sources = [node.inputs[0] for node in nodes if _widens(node)]
+    return min(
+        int(source.dtype.bitwidth) for source in sources if source is not None and source.dtype
+    )
+
+
+def store_rounded(model: ir.Model, bits: Mapping[str, int]) -> None:
+    """Round weights that lie on no grid any more to the bits that they had before, in place.
+
+    Those that lose too much take twice as many.
+
+    Args:
+        model: model whose weights that are stored without loss are compressed already.
+        bits: see `stored_bits`.
+    """
+    names = FreeNames(model.graph)
+    for value in storable(model):
+        assert value.const_value is not None
+        least, array = bits.get(str(value.name)), value.const_value.numpy()
+        tried = [rounded(array, width) for width in sorted(LARGEST) if least and width >= least]
+        fine = (f for f in tried if f and form_error(f, array) <= MAX_ERROR.get(f.bits, np.inf))
+        if (form := next(fine, None)) is not None:
+            store(names, value, form)
 
 
 def storable(model: ir.Model) -> list[ir.Value]:

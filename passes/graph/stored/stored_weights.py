@@ -26,6 +26,8 @@ NODES_BYTES, UNPACK_BYTES = 250, 800
 INT4_OPSET = 21
 #: Largest integer by the bits of a weight.
 LARGEST = {16: 32767, 8: 127, 4: 7}
+#: Relative error of a weight up to which it is rounded to integers, by their bits.
+MAX_ERROR = {8: 0.02, 4: 0.15}
 #: Fewest weights that share a scale, so that scales stay few beside the integers.
 FEWEST = 8
 #: Largest distance from an integer, in steps of a grid, that float rounding explains, by its bits.
@@ -195,6 +197,13 @@ def store(names: FreeNames, value: ir.Value, form: Form) -> None:
     value.replace_all_uses_with(made)
     del graph.initializers[name]
     value.name, made.name = None, name
+
+
+def form_error(form: Form, array: Floats32) -> float:
+    """Return the relative RMS error of a stored form."""
+    power = float(np.square(array, dtype=np.float64).sum())
+    lost = float(np.square(form.array() - array, dtype=np.float64).sum())
+    return (lost / power) ** 0.5 if power else 0.0
 
 
 def rounded(array: Floats32, bits: int) -> Gridded | None:

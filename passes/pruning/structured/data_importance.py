@@ -15,6 +15,7 @@ from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
+from trimtab.core.ort.other_tokens import OtherTokens
 from trimtab.core.progress import Progress
 
 from ...calibration.outliers import typical_rows
@@ -27,6 +28,8 @@ from .loss_curves import Places, ReaderSolution, backward_elimination
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 from .reader_output import reader_output
 
+#: One batch of so many is fed once more with tokens that the data lack.
+OTHERS = 3
 #: Batches that a few samples make at least.
 LEAST_BATCHES = 8
 
@@ -37,7 +40,8 @@ def calibration_batches(
     """Return at most so many samples, in batches that the model takes.
 
     Samples that reach far beyond all others are left out and reported: least squares would fit
-    them alone. For a model of a fixed batch size the whole batch is left out.
+    them alone. For a model of a fixed batch size the whole batch is left out. Where the data look
+    up few rows of a table of tokens, some batches come once more with others, which would be lost.
 
     Raises:
         DataError: less than one batch of a model of a fixed batch size; NaN or infinity.
@@ -54,6 +58,24 @@ def calibration_batches(
             where=data.spec,
             hint="Give more data",
         )
+    return _with_other_tokens(model, _usual(some, batches, fixed, progress), progress)
+
+
+def _with_other_tokens(model: Model, batches: list[Feeds], progress: Progress) -> list[Feeds]:
+    """Return the batches, and some of them once more with tokens that the data lack."""
+    tokens = OtherTokens.of(model, batches)
+    if not tokens:
+        return batches
+    known = [f"{tokens.seen[n]} of {size:,} of {n}" for n, (_, size) in tokens.ranges.items()]
+    progress.say(f"the data have few tokens, {', '.join(known)}; others are drawn beside them")
+    more = [tokens.put_into(batch, seed) for seed, batch in enumerate(batches[::OTHERS])]
+    return [*batches, *more]
+
+
+def _usual(
+    some: Dataset, batches: list[Feeds], fixed: int | None, progress: Progress
+) -> list[Feeds]:
+    """Return the batches without samples that reach far beyond all others."""
     usual = typical_rows(batches)
     if all(rows.all() for rows in usual):
         return batches

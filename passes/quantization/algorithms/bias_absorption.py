@@ -52,6 +52,7 @@ class AbsorbBias(Pass):
     """
 
     needs_data: ClassVar[bool] = True
+    layers_only: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 128

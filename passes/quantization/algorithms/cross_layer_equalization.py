@@ -60,6 +60,7 @@ class Equalize(Pass):
     """
 
     tolerance: ClassVar[float | None] = 1e-4
+    layers_only: ClassVar[bool] = True
 
     clips: bool = False
 

@@ -52,6 +52,7 @@ class SmoothQuant(Pass):
 
     needs_data: ClassVar[bool] = True
     tolerance: ClassVar[float | None] = 1e-4
+    layers_only: ClassVar[bool] = True
 
     alpha: float = 0.5
     insert: bool = False

@@ -184,9 +184,6 @@ REFUSED = {
         <float[4,4] w> { e = Gather (w, i) y = MatMul (x, w) }""",
     "graph output": "(float[N,4] x) => (float[N,4] y, float[4,4] w) <float[4,4] w> {"
     " y = MatMul (x, w) }",
-    "quantized already": """(float[N,4] x) => (float[N,4] y)
-        <int8[4,4] w, float s = {0.1}, int8 z = {0}> {
-            d = DequantizeLinear (w, s, z) y = MatMul (x, d) }""",
     "computed by Abs": """(float[N,4] x) => (float[N,4] y) <float[4,4] w> {
             t = Abs (w) y = MatMul (x, t) }""",
     "goes through Transpose, and Gather": """(int64[N] i) => (float[N,6] y) <float[6,4] w> {
@@ -204,6 +201,18 @@ def test_declines_with_a_reason(reason):
     assert any(reason in text for text in declined(after).values())
     assert after.weight_bytes == model.weight_bytes
     assert zeros(after) == zeros(model)
+
+
+def test_of_weights_that_are_quantized_already_only_the_others_are_pruned():
+    model = model_of(
+        """(float[N,4] x) => (float[N,4] y)
+        <int8[4,4] w, float[4,4] v, float s = {0.1}, int8 z = {0}> {
+            d = DequantizeLinear (w, s, z) a = MatMul (x, d)
+            b = MatMul (x, v) y = Add (a, b) }"""
+    )
+    after = PruneMagnitude()(model)
+    assert any("quantized already" in text for text in declined(after).values())
+    assert zeros(after)["v"] == 0.5
 
 
 @pytest.mark.parametrize(

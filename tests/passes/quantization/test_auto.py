@@ -260,6 +260,16 @@ def test_the_line_names_what_could_not_be_done(broken, speed_up, expected):
     told = promise_line(promise | {"rows": 36}, speed_up)
     assert told == line.replace("12 rows", "36 rows (12 held out)")
     assert line.partition(". ")[2] == expected
+    unsure = promise_line(promise | {"interval": [0.93, 1.0]}, speed_up)
+    assert unsure == line.replace("0.981", "0.981 [0.930, 1.000]")
+
+
+def test_a_promise_on_few_rows_has_its_interval():
+    model = chain()
+    auto = QuantizeAuto(data=normal(model, rows=36), samples=24)(model, VNNI)
+    promise = auto.lineage[-1].notes["promise"]
+    low, high = promise["interval"]
+    assert low <= promise["fidelity"] <= high
 
 
 def test_a_step_that_helps_by_less_than_the_margin_is_left_out():

@@ -11,10 +11,10 @@ import onnx_ir as ir
 from trimtab.core.graphs import subgraphs_of
 from trimtab.core.ort.int8_share import FLOAT_OPS
 
-from ..graph.edit import add_initializer, remove_unused_initializers
-from ..graph.names import fresh_name
-from ..graph.queries import const, is_float, is_onnx_op
-from ..graph.shapes import output_types
+from ..edit import add_initializer, remove_unused_initializers
+from ..names import fresh_name
+from ..queries import const, is_float, is_onnx_op
+from ..shapes import output_types
 
 #: Largest finite float16.
 LARGEST_FLOAT16 = 65504.0
@@ -42,6 +42,23 @@ def unsupported_reason(node: ir.Node, opset: int) -> str | None:
         return "has a value of unknown type, or a sequence"
     takes = any(takes_half(node, i, opset) for i in _floats(node)) or node.op_type in _TYPED
     return None if takes and _gives_half(node) else "does not support float16"
+
+
+def float32_reason(node: ir.Node, opset: int) -> str | None:
+    """Return the reason why a node must stay float32 whatever its values, None where it need not.
+
+    Beside what is unsupported that is a weight too large for float16.
+    """
+    why = unsupported_reason(node, opset) if computes_float32(node) else None
+    largest = max((_largest(value) for value in node.inputs), default=0.0)
+    if why is None and largest > LARGEST_FLOAT16:
+        return f"has a weight of {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
+    return why
+
+
+def _largest(value: ir.Value | None) -> float:
+    array = const(value) if is_float(value) else None
+    return 0.0 if array is None else float(np.abs(array).max(initial=0.0))
 
 
 def _refused_by_onnxruntime(node: ir.Node) -> str:
