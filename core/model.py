@@ -21,7 +21,8 @@ from .garbage import gc_paused
 from .graphs import free_axes, repair, subgraphs_of
 from .lineage import Step, take_lineage, with_lineage
 from .load import load_ir, refuse_external_data, to_ir
-from .maps import is_map, with_maps
+from .maps import is_map
+from .messages import Shell, as_stored, has_external_weights, shell_of, with_weights_in_memory
 from .sparse import sparsify, stores_sparse
 from .timings import stage
 
@@ -69,6 +70,7 @@ class _Facts:
     file: bytes | None = None
     weight_bytes: int | None = None
     operators: frozenset[str] | None = None
+    shell: Shell | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,15 +144,15 @@ class Model:
                 where=self.name,
                 hint="Work on a file with external data",
             )
-        if not _has_external_weights(self.ir):
-            return _as_stored(onnx_ir.to_proto(with_lineage(self.ir, self.lineage)))
+        if not has_external_weights(self.ir):
+            return as_stored(onnx_ir.to_proto(with_lineage(self.ir, self.lineage)))
         # A message that names an external file would be read from another folder.
-        loaded = _with_weights_in_memory(with_lineage(self.ir.clone(), self.lineage))
+        loaded = with_weights_in_memory(with_lineage(self.ir.clone(), self.lineage))
         proto = onnx_ir.to_proto(loaded)
         # A graph is a reference cycle and stays until it is collected; its weights need not.
         for value in loaded.graph.initializers.values():
             value.const_value = None
-        return _as_stored(proto)
+        return as_stored(proto)
 
     def to_bytes(self) -> bytes:
         """Return the bytes that `save` writes; the same model gives the same bytes.
@@ -165,6 +167,17 @@ class Model:
         made = bytes(proto.SerializeToString(deterministic=True))
         if self._fixed is not None and len(made) <= FIXED_BYTES:
             self._fixed.file = made
+        return made
+
+    @gc_paused()
+    def to_shell(self, least: int) -> Shell:
+        """Return the message without what initializers of so many bytes hold, and that by name."""
+        if self._fixed is not None and self._fixed.shell is not None:
+            return self._fixed.shell
+        with stage("serialising models"):
+            made = shell_of(self.ir, least)
+        if self._fixed is not None:
+            self._fixed.shell = made
         return made
 
     def fixed(self) -> Model:
@@ -319,36 +332,7 @@ def _check_types(model: onnx_ir.Model, name: str) -> None:
             )
 
 
-def _has_external_weights(model: onnx_ir.Model) -> bool:
-    """Return whether any weight is read from a separate file."""
-    return any(
-        isinstance(value.const_value, onnx_ir.ExternalTensor)
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-    )
-
-
-def _with_weights_in_memory(model: onnx_ir.Model) -> onnx_ir.Model:
-    """Copy weights of separate files into a model, in place; others may be reading these files."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            weight = value.const_value
-            if isinstance(weight, onnx_ir.ExternalTensor):
-                array = weight.numpy().copy()
-                value.const_value = onnx_ir.Tensor(array, weight.dtype, name=weight.name)
-    return model
-
-
 def _spec(value: onnx_ir.Value) -> TensorSpec:
     shape = value.shape
     dims = None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
     return TensorSpec(value.name or "", value.dtype or onnx_ir.DataType.UNDEFINED, dims)
-
-
-def _as_stored(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Restore the types of maps, and remove those of weights, which onnx_ir adds to the file."""
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    kept = [value for value in proto.graph.value_info if value.name not in weights]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
-    return with_maps(proto)

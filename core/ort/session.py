@@ -27,6 +27,7 @@ from ..target import Target, check_threads, usable_cpus
 from ..timings import stage
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, compiles, load_libraries
+from .given_weights import given_weights
 from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
 from .provider_options import with_threads
 from .random_operators import with_fixed_draws
@@ -159,10 +160,12 @@ def build_session(
     save_to: Path | None = None,
     profile_to: Path | None = None,
     shapes_first: bool = False,
+    copied: bool = False,
 ) -> Any:
     """Build an `onnxruntime.InferenceSession`.
 
     A model in memory draws the same random numbers in each session, so that it can be compared.
+    Sessions of a large one on the CPU read its weights where they lie.
 
     Args:
         model: a model in memory, or a file.
@@ -171,6 +174,7 @@ def build_session(
         profile_to: prefix of the profile that `end_profiling` writes; profiling slows every node,
             so only shares of its times mean anything.
         shapes_first: run Shape before what is not needed for it, so that what it reads is freed.
+        copied: copy the weights into the session in any case, as loading a file does.
 
     Raises:
         OptionError: a provider that this onnxruntime lacks or that does not start, or an unknown
@@ -201,7 +205,11 @@ def build_session(
     stored = _stored_bytes(model)
     doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model, stored))
     providers = _providers(options, config)
-    source_of = _file_or_bytes(model, stored)
+    given = None
+    may_share = config.provider == "CPUExecutionProvider" and config.config.get(EXACT_INT8) != "1"
+    if isinstance(model, Model) and may_share and not copied and save_to is None:
+        given = given_weights(model, options)  # kernels of exact int8 write over weights
+    source_of = _file_or_bytes(model, stored) if given is None else given.message
     with stage("loading models"), source_of as source, runtime_errors(name), doing:
         session = ort.InferenceSession(
             source,
@@ -214,6 +222,7 @@ def build_session(
     session.trimtab_name = name
     session.trimtab_arena = config.arena
     session.trimtab_bytes = stored
+    session.trimtab_given = given  # which has to live as long
     return session
 
 

@@ -354,5 +354,5 @@ def _costs(before: Model, after: Model, ctx: Context) -> dict[str, Any]:
 def _load_seconds(model: Model) -> float:
     plain = dataclasses.replace(model)
     start = time.perf_counter()
-    build_session(plain)
+    build_session(plain, copied=True)
     return time.perf_counter() - start
