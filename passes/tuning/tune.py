@@ -18,7 +18,7 @@ from ..rewrites.defaults import proven_rules
 from .cache import Cache
 from .candidates import Candidate, already_optimized, candidates, with_shapes
 from .judge import CandidateJudge
-from .search import RewriteSearch
+from .search import LEFT, RewriteSearch
 from .shapes import cases_of, first_rows, read_shapes, sizes_text
 from .trials import TrialBudget
 
@@ -80,9 +80,7 @@ class Tune(Pass):
         budget = TrialBudget.of(self.seconds)
         search = self._search(base, ctx, ctx.clock, budget)
         ratio = search.run(found, asked=bool(self.rules), look=self._candidates)
-        undecided = [
-            Declined(str(t.choice), str(t)) for t in search.trials if "left as it was" in t.verdict
-        ]
+        undecided = [Declined(str(t.choice), t.verdict) for t in search.trials if LEFT in t.verdict]
         result = search.current.ir if search.kept else model.ir
         return Rewrite(result, [*undecided, *declined], _report(search, ratio))
 
