@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, TrimtabError
+from trimtab.core.fields import Duration, File
 from trimtab.core.model import Model
 from trimtab.core.units import duration
 
@@ -78,7 +79,7 @@ class QuantizeAuto(Pass):
     """Quantize by the best known order of passes, each step kept only where it helps.
 
     Attributes:
-        data: calibration data, the context's if not given; a part is held out for evaluation.
+        data: calibration data, that of the run if not given; a part is held out for evaluation.
         samples: number of samples to calibrate on; at most as many more evaluate.
         exclude: nodes to leave float, by name or glob pattern.
         fidelity: part of the float model's answers to keep on held-out samples, 0 to 1: layers that
@@ -104,8 +105,8 @@ class QuantizeAuto(Pass):
     fidelity: float = PROMISED
     all_int8: bool = False
     effort: Literal["quick", "normal", "thorough"] = "normal"
-    train: str | None = None
-    checkpoint: str | None = None
+    train: Duration | None = None
+    checkpoint: File | None = None
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
 

@@ -16,6 +16,7 @@ from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import Int8Share
 from trimtab.core.ort.overflow import find_overflows
@@ -65,7 +66,7 @@ class QuantizeStatic(Pass):
     """Quantize weights and activations to int8, with ranges from calibration data.
 
     Attributes:
-        data: calibration data; the context's if not given.
+        data: calibration data; that of the run if not given.
         samples: number of samples to calibrate on, evenly spaced over the data.
         ranges: method that finds ranges of activations; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
@@ -108,7 +109,7 @@ class QuantizeStatic(Pass):
     weight: Literal["int8", "uint8"] | None = None
     exclude: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
-    statistics: str = ""
+    statistics: File = ""
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
     min_share: float = 0.0

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from trimtab.core.context import Clock, Context, Ratio
 from trimtab.core.errors import OptionError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 
@@ -54,7 +55,7 @@ class Tune(Pass):
     goal: Literal["latency", "size", "memory", "int8"] = "latency"
     contrib: bool = False
     optimized: bool = False
-    cache: str = ""
+    cache: File = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
