@@ -102,11 +102,12 @@ def _as_files_tell(spec: str, model: str | None) -> str:
 
 
 def say(spec: str | None, model: Model) -> None:
-    """Print which states are fed back and files left out; warn of pictures that do not fit.
+    """Print which states are fed back and files left out; warn of rows that do not fit or tell.
 
     Raises:
         DataError: the data do not fit the model.
     """
+    from trimtab.core.alike import alike
     from trimtab.core.dataset import Dataset
     from trimtab.core.progress import Stderr
     from trimtab.core.sources.first_layer import misfit
@@ -121,6 +122,8 @@ def say(spec: str | None, model: Model) -> None:
         Stderr().say(f"{spec}: {len(broken)} files cannot be read and are left out: {names}")
     if data.stream is not None:
         Stderr().say(f"{spec}: {data.stream}")
+    if how := alike(data):
+        Stderr().say(f"warning: {spec}: {how}")
     if isinstance(data.source, PictureSource):
         for batch in data.select(data.positions[:1], "first").sized(1):
             for name, array in batch.feeds.items():

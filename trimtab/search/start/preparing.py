@@ -20,7 +20,7 @@ from ..steps.plan import SearchPlan
 from ..time_budget import TimeBudget
 from .estimate import EstimateLine, estimate, span
 from .inputs import open_data, open_input_model
-from .preface import data_line, obstacles, plan_line, seconds_an_item, share_in_time
+from .preface import alike_lines, data_line, obstacles, plan_line, seconds_an_item, share_in_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ def prepared(question: Question, ctx: Context, *, timed: bool, measures: bool) -
         splits = taken_of(splits, share, ctx.seed)
     metric = fitted(metric, model, splits.selection, runner=ctx.runner)
     told.append(data_line(splits, metric, limit))
+    told += alike_lines(splits)
     plan, lines = None, list[EstimateLine]()
     if recipes is None:
         plan = SearchPlan.of(
