@@ -71,6 +71,12 @@ def check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
                 f"{name}={shape_text(shape)} does not fit the model's input {specs[name]}",
                 where="--shape",
             )
+        if 0 in shape and specs.keys() <= {n for n, sizes in shapes.items() if 0 in sizes}:
+            raise OptionError(
+                f"{name}={shape_text(shape)} leaves the model nothing to run on",
+                where="--shape",
+                hint="Give sizes above 0; 0 is for a cache that is empty yet, beside other inputs",
+            )
 
 
 def takes_shape(spec: TensorSpec, shape: Sequence[int]) -> bool:

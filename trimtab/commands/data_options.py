@@ -80,7 +80,7 @@ def read_once(args: argparse.Namespace) -> AbstractContextManager[None]:
     from trimtab.core.sources.row_store import rows_read_once
     from trimtab.core.units import size
 
-    return rows_read_once(0 if args.no_cache else size(args.row_cache), Stderr())
+    return rows_read_once(0 if args.no_cache else size(args.row_cache, "--row-cache"), Stderr())
 
 
 def _as_files_tell(spec: str, model: str | None) -> str:

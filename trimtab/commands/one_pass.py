@@ -167,10 +167,10 @@ def shapes(args: argparse.Namespace) -> dict[str, tuple[int, ...]]:
 
 def target(args: argparse.Namespace) -> Target:
     """Return the target that the options describe."""
-    from trimtab.core.fields import convert
     from trimtab.core.target import Target
+    from trimtab.core.units import count
 
-    threads = convert(int | None, args.threads, where="--threads")
+    threads = count(args.threads, "--threads")
     return Target.named(args.target or "auto", threads)
 
 

@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     from ..tune_clock import DecidingClock
     from .one_pass import check_output_of, context, write_json
 
-    seconds = duration(args.time)
+    seconds = duration(args.time, "--time")
     ctx = replace(context(args), clock=DecidingClock())
     share = 1 if args.no_session else 1 - SESSION_SHARE
     step = _step(args, seconds * share, ctx.target.provider)
