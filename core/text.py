@@ -64,6 +64,21 @@ def bytes_text(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def shape_text(shape: Sequence[int | str | None] | None) -> str:
+    """Write a shape for people, of whatever rank: `[batch, 3, ?]`, `[1]`, `scalar`.
+
+    >>> shape_text(("batch", 42)), shape_text((1,)), shape_text(()), shape_text(None)
+    ('[batch, 42]', '[1]', 'scalar', '[of any rank]')
+    """
+    if shape is None:
+        return "[of any rank]"
+    return (
+        f"[{', '.join(str(n) if n not in (None, '') else '?' for n in shape)}]"
+        if len(shape)
+        else "scalar"
+    )
+
+
 def counted(count: int, noun: str) -> str:
     """Write a number of things: `1 layer`, `2 layers`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

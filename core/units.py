@@ -132,6 +132,11 @@ def sizes(text: str) -> tuple[int, ...]:
         return ()
 
 
+def sizes_text(shape: Sequence[int]) -> str:
+    """Write sizes as `sizes` reads them; `scalar` where there is no axis."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
 def _with_unit(
     text: str | float, units: dict[str, float], kind: str, hint: str, where: str = ""
 ) -> float:
