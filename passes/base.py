@@ -82,7 +82,8 @@ class Pass(ABC):
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         drops: whether it drops weights, whatever the file's size; commands say, as for all that
             shrink, what is kept of the answers.
-        fits: whether it fits weights to the data, so that only other rows tell what it keeps.
+        fits: whether it fits weights or ranges to the data, so that only other rows tell what it
+            keeps.
         expands: whether weights that the model stores in fewer bits become floats for good; after
             other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.

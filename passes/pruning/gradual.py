@@ -48,6 +48,8 @@ class PruneGradually(Pass):
     """
 
     needs_data: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"recover": "finetune"}
 
     sparsity: float | None = None

@@ -60,6 +60,7 @@ class PruneMagnitude(Pass):
     """
 
     drops: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
 
     sparsity: float | None = None
     threshold: float | None = None

@@ -97,6 +97,7 @@ class QuantizeStatic(Pass):
 
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256

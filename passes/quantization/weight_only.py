@@ -71,6 +71,7 @@ class QuantizeWeights(Pass):
     """
 
     shrinks: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
 
     bits: int = 4
     block: int = 32

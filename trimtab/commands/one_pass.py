@@ -199,7 +199,7 @@ def apply(
     say(getattr(args, "data", None), model)
     after, (used, held_out) = model, _parts(steps, ctx)
     for step in steps:
-        after = step(after, used)
+        after = _on(step, used)(after, used)
     after = after.fixed()
     forget_shapes(after.ir)
     notes = accept(model, after)
@@ -227,6 +227,11 @@ def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
     used = ctx.data.select(np.delete(positions, chosen), "all but those held out")
     held_out = ctx.data.select(positions[chosen], "held out")
     return replace(ctx, data=used), replace(ctx, data=held_out)
+
+
+def _on(step: Pass, ctx: Context) -> Pass:
+    """Return a pass whose own data, those of the command, are the rows that it may see."""
+    return step if getattr(step, "data", None) is None else step.with_fields(data=ctx.data)
 
 
 def _kept(outcome: PassOutcome) -> Headline:
