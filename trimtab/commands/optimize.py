@@ -193,6 +193,7 @@ def _show_plan(  # noqa: PLR0917 - what `_search` has opened
     """Print what would be tried, and about how long it takes."""
     from ..search.start.estimate import estimate_lines
     from ..search.start.preparing import Question, prepared
+    from ..search.steps.engines import read_engines
 
     passes = args.passes.split(",") if args.passes else None
     question = Question(
@@ -206,6 +207,7 @@ def _show_plan(  # noqa: PLR0917 - what `_search` has opened
         budget,
         split,
         args.same_data,
+        read_engines(_providers(args)),
     )
     start = prepared(question, ctx, timed=True, measures=True)
     print("\n".join([*start.told, "", *estimate_lines(start.lines, budget)]))  # noqa: T201
