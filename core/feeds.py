@@ -11,6 +11,8 @@ from .errors import DataError, nearest
 from .model import Model, TensorSpec
 from .text import shape_text
 
+#: Most channels of a picture: a larger axis is one of its sides.
+CHANNELS = 4
 #: Operators that read NaN as a missing value.
 _TAKE_NAN = frozenset(
     {"Imputer", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
@@ -110,7 +112,8 @@ def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> Non
             f"array {spec.name!r} has {_rows_text(array.shape)}, the model takes "
             f"{shape_text(spec.shape)}",
             where=where,
-            hint=advice or _reshaping(spec.shape, array.shape),
+            hint=advice.replace("{size}", _sides(spec.shape))
+            or _reshaping(spec.shape, array.shape),
         )
 
 
@@ -119,6 +122,14 @@ def reads_missing(model: Model) -> bool:
     if _TAKE_NAN & model.operators:
         return True
     return any(node.op_type == "IsNaN" for value in model.graph.inputs for node, _ in value.uses())
+
+
+def _sides(shape: Sequence[int | str | None]) -> str:
+    """Return height and width of the pictures that an input takes, as --resize does."""
+    sides = [d for d in shape[1:] if isinstance(d, int) and d > CHANNELS]
+    if len(shape) != 4 or not sides:
+        return "224"
+    return str(sides[0]) if len(set(sides)) == 1 else "x".join(map(str, sides))
 
 
 def _rows_text(shape: Sequence[int]) -> str:

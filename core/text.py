@@ -105,14 +105,21 @@ def known_duration(nanoseconds: float | None) -> str:
     return "-" if nanoseconds is None else duration_text(nanoseconds)
 
 
+#: Spaces from which a cell is a text: figures have fewer, as `2.00x [1.95, 2.05]`.
+SPACES = 3
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; the first column is left-aligned, the others right-aligned."""
+    """Return the lines of a table; the first column and texts are left-aligned, others right."""
     rows = [[printable(cell).replace("\n", r"\n") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    texts = {0, *(i for row in rows for i, cell in enumerate(row) if cell.count(" ") >= SPACES)}
 
     def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        rest = [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
-        return "  ".join([first, *rest]).rstrip()
+        sides = [
+            cell.ljust(width) if place in texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(sides).rstrip()
 
     return [line(header), line(["-" * w for w in widths]), *(line(row) for row in rows)]

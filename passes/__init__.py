@@ -139,7 +139,7 @@ def find(name: str) -> type[Pass]:
     if name not in _HOMES:
         from trimtab.core.errors import unknown
 
-        raise unknown("pass", name, [*names(), *ALIASES])
+        raise unknown("pass", name, names())
     kind: type[Pass] = getattr(importlib.import_module(__name__), _HOMES[name][0])
     return kind
 

@@ -61,6 +61,7 @@ def test_every_list_of_passes_has_the_words_of_the_command_line(
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
     documented = re.findall(r"^\| `\w+` \|.*?\|.*?\|", GENERATED["reference/passes.md"], re.M)
     helps = [registry.parser_of(name, registry.command(name)).format_help() for name in names()]
+    assert [text for text in helps if "that of the run" in " ".join(text.split())] == []
     for line in (*shown, *documented, *helps):
         assert not PYTHON.search(line), line
     assert max(map(len, shown)) <= 100

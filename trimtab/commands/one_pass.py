@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
     from ..report.pass_outcome import PassOutcome
+
+
+#: What the help of a field says to recipes and Python alone: a command has one data.
+OF_THE_RUN = (
+    r"(?:[;,] that of the run (?:if|where) [a-z ]+| \(default: that of the run\))(?=[.;,]|$)"
+)
 
 
 class Headline(NamedTuple):
@@ -114,7 +121,8 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: st
 
 
 def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
-    text = f"{field.help} {field.default_text}".strip().replace("%", "%%")
+    help_ = re.sub(OF_THE_RUN, "", field.help)
+    text = f"{help_} {field.default_text}".strip().replace("%", "%%")
     if field.is_flag:
         parser.add_argument(
             field.option, action=argparse.BooleanOptionalAction, default=None, help=text
