@@ -59,7 +59,8 @@ def alphabet_of(model: Model, options: Mapping[str, str]) -> list[str]:
         raise OptionError(
             "has no alphabet in its metadata (`character`)",
             where=model.name,
-            hint="Name a file with one symbol a line: --metric cer:alphabet=FILE",
+            hint="exact, cer and wer judge lines of text: name a file with one symbol a line, "
+            "--metric cer:alphabet=FILE. Class numbers are for --metric top1",
         )
     return ["", *text.splitlines(), " "]
 

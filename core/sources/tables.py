@@ -27,7 +27,6 @@ class TableSource(Source):
     """
 
     anonymous = "input"
-    advice = "Choose the columns: FILE?columns=a,b,c&labels=LABEL"
 
     def __init__(self, columns: Mapping[str, Array], labels: Array | None, where: str) -> None:
         self.columns, self.labels, self.where = columns, labels, where
@@ -35,6 +34,7 @@ class TableSource(Source):
             raise DataError(
                 "has no column other than the labels", where=where, hint="Give at least one"
             )
+        self.advice = _advice(list(columns), Path(where).name, labelled=labels is not None)
 
     @property
     def count(self) -> int:
@@ -65,6 +65,17 @@ class TableSource(Source):
             return self
         feeds = {specs[0].name: _typed(self._joined, specs[0], self.where)}
         return ArraySource(feeds, self.labels, self.where, self.identity)
+
+
+def _advice(columns: Sequence[str], file: str, *, labelled: bool) -> str:
+    """Return which of the columns may be fed, and which may hold the labels, by their names."""
+    few = (
+        f"To feed some of the {len(columns)} columns: '{file}?columns={','.join(columns[:3])},...'"
+    )
+    if labelled:
+        return few
+    first = f"'{file}?labels={columns[0]}', by name or counted from 0"
+    return f"Where one of them holds the labels: {first}. {few}"
 
 
 def _typed(column: Array, spec: TensorSpec, where: str) -> Array:
