@@ -140,7 +140,7 @@ class BenchRequest:
                 check_installed(Engine.of(text).provider, available_providers())
         base, self.base_model = _open(args.base)
         found = [base, *(_open(spec)[0] for spec in args.candidates)]
-        say(args.data, self.base_model)
+        say(args.data, self.base_model, judges=False)
         if not self._spreads:
             return list(found)
         engines, base_engine = args.provider or ["cpu"], args.base_provider or "cpu"

@@ -101,8 +101,13 @@ def _as_files_tell(spec: str, model: str | None) -> str:
     return with_options(spec, options.items())
 
 
-def say(spec: str | None, model: Model) -> None:
+def say(spec: str | None, model: Model, *, judges: bool = True) -> None:
     """Print which states are fed back and files left out; warn of rows that do not fit or tell.
+
+    Args:
+        spec: name of the data; nothing is said where there are none.
+        model: model that takes them.
+        judges: whether ranges or quality come from the rows; times alone may be of any.
 
     Raises:
         DataError: the data do not fit the model.
@@ -122,7 +127,7 @@ def say(spec: str | None, model: Model) -> None:
         Stderr().say(f"{spec}: {len(broken)} files cannot be read and are left out: {names}")
     if data.stream is not None:
         Stderr().say(f"{spec}: {data.stream}")
-    if how := alike(data):
+    if judges and (how := alike(data)):
         Stderr().say(f"warning: {spec}: {how}")
     if isinstance(data.source, PictureSource):
         for batch in data.select(data.positions[:1], "first").sized(1):
