@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from trimtab.core.errors import OptionError, nearest
+from trimtab.core.errors import OptionError, close_to, nearest
 from trimtab.core.text import printable
 
 from . import data_options
@@ -95,8 +95,9 @@ def command(name: str) -> ModuleType:
 
     if name in passes() or name in ALIASES:
         return one_pass.command(name)
-    hint = nearest(name, [*names(), *passes()])
-    if not hint.startswith("Did you"):
+    known = [*names(), *passes()]
+    hint = nearest(name, known)
+    if not close_to(name, known):
         hint = "`trimtab --help` lists them, `trimtab passes` the passes, which are commands too"
     raise OptionError(f"unknown command {name!r}", hint=hint)
 
