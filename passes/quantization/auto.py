@@ -171,9 +171,9 @@ class QuantizeAuto(Pass):
             raise failure
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         rows = sum(1 if data.source.batched else batch.size for batch in judging[1])
-        judged = len(held_out) + rows
-        promise = wanted.report(judged, len(held_out))
-        report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
+        apart = 0 if used is held_out else len(held_out)  # a single item serves for both
+        promise = wanted.report(len(held_out) + rows, apart)
+        report = {"promise": promise, "samples": len(used), "held_out": apart}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         chosen = search.chosen.clone()
         forget_shapes(chosen.ir)

@@ -21,6 +21,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import Int8Share
 from trimtab.core.ort.overflow import find_overflows
 from trimtab.core.target import Target
+from trimtab.core.text import counted
 
 from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
@@ -298,7 +299,8 @@ class QuantizeStatic(Pass):
             if set(tensors) <= set(found):
                 return found
         if len(data) < FEW_SAMPLES and not data.source.batched:
-            ctx.progress.say(f"Only {len(data)} samples to calibrate on: ranges may be too narrow")
+            few = counted(len(data), "sample")
+            ctx.progress.say(f"Only {few} to calibrate on: ranges may be too narrow")
         found = calibrate(model, tensors, data, ctx)
         if path is not None:
             save_statistics(path, found, model, data)
