@@ -60,7 +60,7 @@ class Source(ABC):
     anonymous: str | None = None
     #: Numbers by the name of an input, for models that take them.
     scalars: Mapping[str, int] = {}
-    #: Words on what to do about a shape that the model does not take.
+    #: Words on what to do about a shape that the model does not take; {size} is its sides.
     advice = ""
     #: Names of scalars that hold for all items.
     constants: Collection[str] = ()

@@ -107,6 +107,11 @@ class UnfitMachineError(TrimtabError):
 MOST_NAMES = 30
 
 
+def close_to(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known name that is nearly this one; none where all are far from it."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a name that does not exist: the nearest known one, or the known ones.
 
@@ -114,7 +119,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "Did you mean 'quantize-static'?"
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = close_to(name, names)
     if close:
         return f"Did you mean {close[0]!r}?"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""

@@ -9,7 +9,10 @@ import numpy as np
 from .data import Array, Batch
 from .errors import DataError, nearest
 from .model import Model, TensorSpec
+from .text import shape_text
 
+#: Most channels of a picture: a larger axis is one of its sides.
+CHANNELS = 4
 #: Operators that read NaN as a missing value.
 _TAKE_NAN = frozenset(
     {"Imputer", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
@@ -106,10 +109,11 @@ def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> Non
     fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
     if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
         raise DataError(
-            f"array {spec.name!r} has shape {_sizes(array.shape)}, the model takes "
-            f"{_sizes(spec.shape)}",
+            f"array {spec.name!r} has {_rows_text(array.shape)}, the model takes "
+            f"{shape_text(spec.shape)}",
             where=where,
-            hint=advice or _reshaping(spec.shape, array.shape),
+            hint=advice.replace("{size}", _sides(spec.shape))
+            or _reshaping(spec.shape, array.shape),
         )
 
 
@@ -120,8 +124,19 @@ def reads_missing(model: Model) -> bool:
     return any(node.op_type == "IsNaN" for value in model.graph.inputs for node, _ in value.uses())
 
 
-def _sizes(shape: Sequence[int | str | None]) -> str:
-    return "x".join("?" if size is None else str(size) for size in shape) or "scalar"
+def _sides(shape: Sequence[int | str | None]) -> str:
+    """Return height and width of the pictures that an input takes, as --resize does."""
+    sides = [d for d in shape[1:] if isinstance(d, int) and d > CHANNELS]
+    if len(shape) != 4 or not sides:
+        return "224"
+    return str(sides[0]) if len(set(sides)) == 1 else "x".join(map(str, sides))
+
+
+def _rows_text(shape: Sequence[int]) -> str:
+    """Return the shape of each row, which is what the array in a file and a batch of it share."""
+    if not shape:
+        return "no axis"
+    return f"rows of shape {shape_text(shape[1:])}" if shape[1:] else "rows of one value each"
 
 
 def _reshaping(wanted: Sequence[int | str | None], shape: Sequence[int]) -> str:

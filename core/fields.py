@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from .units import share
 
 #: Characters of a wrong value that a message shows.
 _SHOWN = 200
+#: Texts that are more than that, with the word for them: annotations of fields.
+File = Annotated[str, "FILE"]
+Folder = Annotated[str, "FOLDER"]
+Duration = Annotated[str, "TIME"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,14 @@ class Field:
         type: its annotation, resolved.
         default: its default value.
         help: its line of the class docstring.
+        text: word for its text where that is more than one, as FILE; see `File`.
     """
 
     name: str
     type: Any
     default: Any
     help: str
+    text: str = ""
 
     @property
     def option(self) -> str:
@@ -70,11 +76,13 @@ class Field:
 
     @property
     def metavar(self) -> str:
-        """Its value as the help of the command line shows it."""
+        """Its value in the words of the command line, in every help, list and document."""
         kinds = [k for k in (self.type, *get_args(self.type)) if get_origin(k) is not None]
         origins = [get_origin(k) for k in kinds if get_origin(k) not in {Union, types.UnionType}]
         if self.choices:
             return self.type_name
+        if self.text:
+            return self.text
         if self.is_limits:
             return "X"
         if any(origin in _MAPPINGS for origin in origins):
@@ -87,9 +95,19 @@ class Field:
         )
 
     @property
+    def default_word(self) -> str:
+        """Its default as the command line takes it; "" where it has none."""
+        if isinstance(self.default, bool):
+            return "yes" if self.default else "no"
+        if isinstance(self.default, tuple):
+            return ",".join(map(str, self.default))
+        return str(self.default) if self.default not in (None, {}) else ""
+
+    @property
     def default_text(self) -> str:
-        """Its default as the help shows it; "" where it has none."""
-        return "" if self.default in (None, False, "", ()) else f"(default {self.default})"
+        """Its default as the help shows it; "" where it has none, or is off."""
+        word = "" if self.default is False else self.default_word
+        return f"(default {word})" if word else ""
 
     @property
     def type_name(self) -> str:
@@ -103,13 +121,21 @@ class Field:
 @functools.cache
 def fields_of(kind: type) -> dict[str, Field]:
     """Return the fields of a dataclass by name, with their documentation."""
-    hints = get_type_hints(kind)
+    hints, extras = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     lines = attribute_lines(kind)
     return {
-        f.name: Field(f.name, hints[f.name], _default(f), lines.get(f.name, ""))
+        f.name: Field(
+            f.name, hints[f.name], _default(f), lines.get(f.name, ""), _text_word(extras[f.name])
+        )
         for f in dataclasses.fields(kind)
         if f.init
     }
+
+
+def _text_word(kind: Any) -> str:
+    """Return the word of a text's annotation, by itself or as one of several types; "" for none."""
+    parts = (kind, *get_args(kind))
+    return next((str(p.__metadata__[0]) for p in parts if get_origin(p) is Annotated), "")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -206,7 +232,7 @@ def _is_number(kind: Any, value: Any) -> bool:
 
 
 #: Words of the help for values of a type.
-_WORDS = {int: "N", float: "NUMBER", str: "TEXT", Dataset: "DATA", Target: "NAME", bool: "YES|NO"}
+_WORDS = {int: "N", float: "NUMBER", str: "TEXT", Dataset: "DATA", Target: "NAME", bool: "yes|no"}
 _NUMBERS: dict[Any, tuple[type, ...]] = {
     bool: (bool, np.bool_),
     int: (int, np.integer),

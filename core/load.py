@@ -20,6 +20,7 @@ from .errors import ModelError
 from .maps import from_proto
 from .scopes import check_scopes, sorted_nodes
 from .sparse import densify, graphs_of
+from .text import shape_text
 
 #: Longest name of external data.
 _LONGEST_NAME = 1000
@@ -238,7 +239,7 @@ def _needed_bytes(tensor: onnx.TensorProto, entry: dict[str, str], where: str) -
     if size is not None and "length" in entry and numbers["length"] != size:
         raise ModelError(
             f"its external data has {numbers['length']} bytes, and its shape "
-            f"{list(tensor.dims)} needs {size}",
+            f"{shape_text(tensor.dims)} needs {size}",
             where=where,
             hint="The file is damaged; export or download it again",
         )
@@ -265,7 +266,7 @@ def check_tensors(proto: onnx.ModelProto, where: str) -> None:
         stored, size = _values(tensor), math.prod(tensor.dims)
         if stored is not None and stored != size:
             raise ModelError(
-                f"its shape {list(tensor.dims)} has {size} values, and {stored} are stored",
+                f"its shape {shape_text(tensor.dims)} has {size} values, and {stored} are stored",
                 where=at,
                 hint=hint,
             )

@@ -24,6 +24,7 @@ from .load import load_ir, refuse_external_data, to_ir
 from .maps import is_map
 from .messages import Shell, as_stored, has_external_weights, shell_of, with_weights_in_memory
 from .sparse import sparsify, stores_sparse
+from .text import shape_text
 from .timings import stage
 
 _log = logging.getLogger("onnx_ir")
@@ -48,8 +49,7 @@ class TensorSpec:
     shape: tuple[int | str | None, ...] | None
 
     def __str__(self) -> str:
-        dims = "?" if self.shape is None else "x".join(str(d) if d else "?" for d in self.shape)
-        return f"{self.name}: {dims or 'scalar'} {self.type_name}"
+        return f"{self.name}: {shape_text(self.shape)} {self.type_name}"
 
     def takes_type(self, kind: np.dtype[Any]) -> bool:
         """Return whether an array of this type can be fed; of texts also one of fixed length."""

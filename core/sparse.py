@@ -19,6 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .errors import ModelError
+from .text import shape_text
 
 STORE_KEY = "trimtab.store"
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
@@ -132,7 +133,8 @@ def _to_dense(tensor: onnx.SparseTensorProto, folder: Path | None) -> NDArray[np
     fits = linear.shape == values.shape and (not linear.size or linear.min() >= 0)
     if not fits or (linear.size and linear.max() >= size):
         raise ModelError(
-            f"its {linear.size} indices do not fit {values.size} values of shape {shape}",
+            f"its {linear.size} indices do not fit {values.size} values of shape "
+            f"{shape_text(shape)}",
             where=where,
             hint="The file is damaged; export or download it again",
         )
@@ -146,7 +148,7 @@ def _linear(indices: NDArray[np.generic], shape: tuple[int, ...], where: str) ->
     if indices.ndim == 1:
         return indices.astype(np.int64)
     if indices.ndim != 2 or indices.shape[1] != len(shape):
-        raise ModelError(f"its indices have shape {indices.shape}", where=where)
+        raise ModelError(f"its indices have shape {shape_text(indices.shape)}", where=where)
     columns = tuple(indices.astype(np.int64).T)
     for column, size in zip(columns, shape, strict=True):
         if column.size and (column.min() < 0 or column.max() >= size):

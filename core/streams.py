@@ -19,6 +19,7 @@ from .data import Array, Batch
 from .errors import DataError, RunError, unknown
 from .model import Model, TensorSpec
 from .ort.session import Feeds, Outputs, SessionConfig, build_session, run
+from .text import shape_text
 
 #: An input that is a state, and the output that is its value at the next step.
 Pair = tuple[str, str]
@@ -280,8 +281,9 @@ def _check_same(
     )
     if not fits:
         raise DataError(
-            f"state {name!r} has shape {list(before)}, and output {after!r} that was to be fed "
-            f"back to it has {list(behind)}",
+            f"state {name!r} has shape "
+            f"{shape_text(before)}, and output {after!r} that was to be fed "
+            f"back to it has {shape_text(behind)}",
             where=where,
             hint="Name the output of that state: --state INPUT=OUTPUT",
         )

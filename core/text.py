@@ -64,6 +64,21 @@ def bytes_text(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def shape_text(shape: Sequence[int | str | None] | None) -> str:
+    """Write a shape for people, of whatever rank: `[batch, 3, ?]`, `[1]`, `scalar`.
+
+    >>> shape_text(("batch", 42)), shape_text((1,)), shape_text(()), shape_text(None)
+    ('[batch, 42]', '[1]', 'scalar', '[of any rank]')
+    """
+    if shape is None:
+        return "[of any rank]"
+    return (
+        f"[{', '.join(str(n) if n not in (None, '') else '?' for n in shape)}]"
+        if len(shape)
+        else "scalar"
+    )
+
+
 def counted(count: int, noun: str) -> str:
     """Write a number of things: `1 layer`, `2 layers`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -90,14 +105,21 @@ def known_duration(nanoseconds: float | None) -> str:
     return "-" if nanoseconds is None else duration_text(nanoseconds)
 
 
+#: Spaces from which a cell is a text: figures have fewer, as `2.00x [1.95, 2.05]`.
+SPACES = 3
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; the first column is left-aligned, the others right-aligned."""
+    """Return the lines of a table; the first column and texts are left-aligned, others right."""
     rows = [[printable(cell).replace("\n", r"\n") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    texts = {0, *(i for row in rows for i, cell in enumerate(row) if cell.count(" ") >= SPACES)}
 
     def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        rest = [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
-        return "  ".join([first, *rest]).rstrip()
+        sides = [
+            cell.ljust(width) if place in texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(sides).rstrip()
 
     return [line(header), line(["-" * w for w in widths]), *(line(row) for row in rows)]

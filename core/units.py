@@ -1,4 +1,4 @@
-"""Durations, sizes and shapes, read from texts of the command line and of budgets."""
+"""Durations, sizes, counts and shapes, read from texts of the command line and of budgets."""
 
 from __future__ import annotations
 
@@ -12,22 +12,51 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "": 1, "s": 1, "m":
 _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
-def duration(text: str | float) -> float:
+def duration(text: str | float, where: str = "") -> float:
     """Read a text such as `5ms`, `30s`, `10m` as seconds; a bare number is seconds.
 
     Raises:
         OptionError: it is not a duration above zero.
     """
-    return _with_unit(text, _SECONDS, "a duration", "Write it as 5ms, 30s or 10m")
+    return _with_unit(text, _SECONDS, "a duration", "Write it as 5ms, 30s or 10m", where)
 
 
-def size(text: str | float) -> int:
+def size(text: str | float, where: str = "") -> int:
     """Read a text such as `4MB`, `512KiB` as bytes; a bare number is bytes.
 
     Raises:
         OptionError: it is not a size above zero.
     """
-    return int(_with_unit(text, _BYTES, "a size", "Write it as 4MB, 512KiB or 100000"))
+    return int(_with_unit(text, _BYTES, "a size", "Write it as 4MB, 512KiB or 100000", where))
+
+
+def count(text: str | float | None, where: str) -> int | None:
+    """Read a number of things, at least one; None where none is given.
+
+    Raises:
+        OptionError: it is not a whole number above zero.
+    """
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 1 <= number < math.inf or number != int(number):
+        raise OptionError(f"{text!r} is not a whole number above 0", where=where)
+    return int(number)
+
+
+def inner_share(text: str | float, where: str) -> float:
+    """Read a share of which neither nothing nor all makes sense, as 0.05 or 5%.
+
+    Raises:
+        OptionError: it does not lie between 0 and 1.
+    """
+    number = _located_share(str(text), where)
+    if not 0 < number < 1:
+        raise OptionError(f"{text!r} does not lie between 0 and 1", where=where)
+    return number
 
 
 def share(text: str | float) -> float:
@@ -74,8 +103,10 @@ def _located_share(text: str, where: str) -> float:
         raise OptionError(error.what, where=where, hint=error.hint) from None
 
 
-def shape(text: str) -> tuple[str, tuple[int, ...]]:
+def shape(text: str, where: str = "--shape") -> tuple[str, tuple[int, ...]]:
     """Read input name and sizes from a text such as `input=1x3x224x224`.
+
+    A size of 0 is that of a cache which is empty yet, `past=1x8x0x64`; 0 rows are none to run.
 
     Raises:
         OptionError: it is not a valid shape.
@@ -84,7 +115,11 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     dims = sizes(after)
     if not name or not dims or min(dims) < 0:
         raise OptionError(
-            f"{text!r} is not a valid shape", where="--shape", hint="Write it as NAME=1x3x224x224"
+            f"{text!r} is not a valid shape", where=where, hint="Write it as NAME=1x3x224x224"
+        )
+    if dims[0] == 0:
+        raise OptionError(
+            f"{text!r} has no rows: its first size is 0", where=where, hint="Give 1 or more"
         )
     return name, dims
 
@@ -97,18 +132,25 @@ def sizes(text: str) -> tuple[int, ...]:
         return ()
 
 
-def _with_unit(text: str | float, units: dict[str, float], kind: str, hint: str) -> float:
+def sizes_text(shape: Sequence[int]) -> str:
+    """Write sizes as `sizes` reads them; `scalar` where there is no axis."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _with_unit(
+    text: str | float, units: dict[str, float], kind: str, hint: str, where: str = ""
+) -> float:
     match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-zµ]*)\s*", str(text).lower())
     try:
         value = float(match[1]) * units[match[2]] if match else 0.0
     except (ValueError, KeyError):
         value = 0.0
     if not 0 < value < math.inf:
-        raise OptionError(f"{text!r} is not {kind}", hint=hint)
+        raise OptionError(f"{text!r} is not {kind}", where=where, hint=hint)
     return value
 
 
-def percentile(text: str) -> tuple[float, float]:
+def percentile(text: str, where: str = "") -> tuple[float, float]:
     """Read percentile and seconds from a text such as `p95=5ms`.
 
     Raises:
@@ -116,5 +158,6 @@ def percentile(text: str) -> tuple[float, float]:
     """
     match = re.fullmatch(r"p(\d+(?:\.\d+)?)=(.+)", text.strip().lower())
     if not match or not 0 < float(match[1]) < 100:
-        raise OptionError(f"{text!r} is not a valid latency limit", hint="Write it as p95=5ms")
-    return float(match[1]), duration(match[2])
+        hint = "Write it as p95=5ms"
+        raise OptionError(f"{text!r} is not a valid latency limit", where=where, hint=hint)
+    return float(match[1]), duration(match[2], where)

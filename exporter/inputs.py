@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, OptionError, nearest
+from trimtab.core.text import shape_text
 
 from .flat_module import ForwardCall, flatten_call
 from .specs import Dynamic, InputSpec, parse_input_spec
@@ -157,7 +158,7 @@ def named_sizes(call: ForwardCall, dynamic: Dynamic) -> dict[str, int]:
                 raise OptionError(
                     f"input {name!r} has no axis {axis}",
                     where="dynamic",
-                    hint=f"Its example has the shape {list(shape)}",
+                    hint=f"Its example has the shape {shape_text(shape)}",
                 )
             if sizes.setdefault(label, shape[axis]) != shape[axis]:
                 raise OptionError(
@@ -257,8 +258,8 @@ def data_rows(data: Any, call: ForwardCall) -> dict[str, Tensor]:
         tensor, example = torch.as_tensor(array), call.tensors[call.names.index(name)]
         if tensor.ndim != example.ndim or tensor.dtype != example.dtype or not tensor.numel():
             raise DataError(
-                f"{name} is {list(tensor.shape)} {tensor.dtype}, the example "
-                f"{list(example.shape)} {example.dtype}",
+                f"{name} is {shape_text(tensor.shape)} {tensor.dtype}, the example "
+                f"{shape_text(example.shape)} {example.dtype}",
                 where="data",
                 hint="Give rows of the type and rank of the example",
             )

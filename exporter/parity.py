@@ -17,6 +17,7 @@ from torch import Tensor
 from trimtab.core.errors import ExportError, ParityError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
+from trimtab.core.text import shape_text
 
 from .axes import LEAST, moved_sizes, nearest_size, sizes_outside
 from .export_errors import forward_error
@@ -66,7 +67,9 @@ class OutputDifference:
 
     def __str__(self) -> str:
         if self.shapes:
-            return f"has shape {list(self.shapes[1])}, torch gives {list(self.shapes[0])}"
+            return (
+                f"has shape {shape_text(self.shapes[1])}, torch gives {shape_text(self.shapes[0])}"
+            )
         return f"differs by {self.absolute:.1e} (relative {self.relative:.1e})"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trimtab.core.callables import import_callable
 from trimtab.core.errors import InputError, TrimtabError
+from trimtab.core.text import shape_text
 
 from .specs import weights_file
 
@@ -124,7 +125,9 @@ def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> d
 
 def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
     differ = [n for n in own if n in state and state[n].shape != own[n].shape]
-    shapes = [f"{n} {list(state[n].shape)} instead of {list(own[n].shape)}" for n in differ]
+    shapes = [
+        f"{n} {shape_text(state[n].shape)} instead of {shape_text(own[n].shape)}" for n in differ
+    ]
     problems = []
     for kind, names in (
         ("missing", [n for n in own if n not in state and not n.endswith(COUNTER)]),

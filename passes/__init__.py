@@ -137,9 +137,10 @@ def find(name: str) -> type[Pass]:
     if name in _plugins():
         return _plugins()[name]
     if name not in _HOMES:
-        from trimtab.core.errors import unknown
+        from trimtab.core.errors import close_to, unknown
 
-        raise unknown("pass", name, [*names(), *ALIASES])
+        # An old name that is nearly right is told; a list has the new ones.
+        raise unknown("pass", name, close_to(name, [*names(), *ALIASES]) or names())
     kind: type[Pass] = getattr(importlib.import_module(__name__), _HOMES[name][0])
     return kind
 

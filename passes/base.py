@@ -92,8 +92,8 @@ class Pass(ABC):
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         drops: whether it drops weights, whatever the file's size; commands say, as for all that
             shrink, what is kept of the answers.
-        fits: whether it fits weights to the data, so that only other rows tell what it keeps;
-            weights that the model stores in fewer bits are rounded to as many again.
+        fits: whether it fits weights or ranges to the data, so that only other rows tell what
+            it keeps; weights that the model stores in fewer bits are rounded to as many again.
         layers_only: whether it changes layers and their weights alone, so that a model without any,
             as large trees are, costs no time.
         in_float32: whether it computes new weights, and so is given models of float16 or double in

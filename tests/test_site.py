@@ -12,6 +12,7 @@ import reference
 import results
 import yaml
 
+from trimtab.cli import main
 from trimtab.commands import registry
 from trimtab.core import errors
 from trimtab.passes import names
@@ -47,6 +48,25 @@ def test_the_page_of_a_command_has_all_of_its_options(name: str) -> None:
     for action in registry.parser_of(name, registry.command(name))._actions:
         if action.dest != "help" and action.option_strings:
             assert re.search(rf"[`>]{action.option_strings[0]}[ `]", page)
+
+
+#: What only Python's own notation of types and values has, as `tuple[str, ...] | None`.
+PYTHON = re.compile(r"\b(?:tuple|dict|list|Mapping|Sequence)\[|\| None|\b(?:None|True|False|str)\b")
+
+
+def test_every_list_of_passes_has_the_words_of_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["passes"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    documented = re.findall(r"^\| `\w+` \|.*?\|.*?\|", GENERATED["reference/passes.md"], re.M)
+    helps = [registry.parser_of(name, registry.command(name)).format_help() for name in names()]
+    assert [text for text in helps if "that of the run" in " ".join(text.split())] == []
+    for line in (*shown, *documented, *helps):
+        assert not PYTHON.search(line), line
+    assert max(map(len, shown)) <= 100
+    for told in ("statistics: FILE", "exclude: NAME,NAME", "per_channel: yes|no, default yes"):
+        assert f"    {told}" in shown
 
 
 def test_lists_are_complete() -> None:

@@ -126,6 +126,8 @@ def _unexpected(error: BaseException) -> str:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if len(arguments) == 2 and arguments[0] in {"-h", "--help"}:
+        arguments = ["help", arguments[1]]
     if not arguments or arguments[0] in {"-h", "--help"} or arguments == ["help"]:
         sys.stdout.write(_help())
         return 0

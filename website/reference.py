@@ -16,7 +16,7 @@ from documents import ROOT, command_lines, documents, fields_table, table
 
 from trimtab.commands import registry
 from trimtab.core import errors
-from trimtab.core.fields import attribute_lines, to_plain
+from trimtab.core.fields import attribute_lines
 from trimtab.core.metric import METRICS
 from trimtab.core.target import PRESETS, Target
 from trimtab.passes import registry as passes
@@ -121,7 +121,7 @@ def _passes() -> str:
 
 def _fields(kind: type[Pass]) -> list[tuple[str, str, str, str]]:
     return [
-        (f"`{f.name}`", f"`{f.type_name}`", f"`{to_plain(f.default)}`", _plain(f.help))
+        (f"`{f.name}`", f"`{f.metavar}`", f.default_word and f"`{f.default_word}`", _plain(f.help))
         for f in kind.fields().values()
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..data import Array, Floats
 from ..errors import DataError, OptionError
 from ..model import Model
+from ..text import shape_text
 from .detections import Detections, Head, detect, found_again, found_in_place, iou
 from .kinds import OutputKind, score_columns
 from .metric import Metric, Pooled, first_output, ratio_items
@@ -134,7 +135,7 @@ class DetectionReader:
             one = cls.of_output(model, merged, split.name, split.kind, head)
             # Scores of any object are part of those of the classes.
             return replace(one, split=split, head=replace(one.head, objectness=False))
-        seen = ", ".join(f"{name} {list(array.shape)}" for name, array in found[0].items())
+        seen = ", ".join(f"{name} {shape_text(array.shape)}" for name, array in found[0].items())
         raise OptionError(
             f"has no output of boxes beside scores that could be read; its outputs are {seen}",
             where=model.name,

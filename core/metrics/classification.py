@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data import Array, Floats
 from ..errors import DataError
+from ..text import shape_text
 from .metric import Metric, Score, first_output
 
 
@@ -45,7 +46,8 @@ def check_labels(labels: Array, logits: Array) -> None:
         )
     if labels.shape != logits.shape[:1] + logits.shape[2:]:
         raise DataError(
-            f"labels of shape {list(labels.shape)} do not fit outputs {list(logits.shape)}",
+            f"labels of shape {shape_text(labels.shape)} do not fit outputs "
+            f"{shape_text(logits.shape)}",
             where="labels",
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
@@ -124,7 +126,8 @@ def _iou(outputs: Mapping[str, Array], labels: Array) -> Array:
         found, classes = scores.argmax(1), scores.shape[1]
     if found.shape != labels.shape:
         raise DataError(
-            f"labels of shape {list(labels.shape)} do not fit masks {list(found.shape)}",
+            f"labels of shape {shape_text(labels.shape)} do not fit masks "
+            f"{shape_text(found.shape)}",
             where="labels",
             hint="Masks have the size of the model's output, and a class number for each pixel",
         )

@@ -12,6 +12,7 @@ import numpy as np
 from ..data import Array, Floats
 from ..errors import DataError, OptionError
 from ..model import Model
+from ..text import shape_text
 from .metric import Metric, Pooled, first_output, ratio_items
 
 
@@ -58,7 +59,8 @@ def alphabet_of(model: Model, options: Mapping[str, str]) -> list[str]:
         raise OptionError(
             "has no alphabet in its metadata (`character`)",
             where=model.name,
-            hint="Name a file with one symbol a line: --metric cer:alphabet=FILE",
+            hint="exact, cer and wer judge lines of text: name a file with one symbol a line, "
+            "--metric cer:alphabet=FILE. Class numbers are for --metric top1",
         )
     return ["", *text.splitlines(), " "]
 
@@ -74,7 +76,8 @@ def _line_metric(name: str, parts: Any, *, lower: bool) -> Metric:
             found = first_output(outputs)
             if found.ndim != 3:
                 raise DataError(
-                    f"needs outputs (N, time, symbols), these are {list(found.shape)}", where=name
+                    f"needs outputs (N, time, symbols), these are {shape_text(found.shape)}",
+                    where=name,
                 )
             if found.shape[2] > len(alphabet):
                 raise DataError(
@@ -112,7 +115,8 @@ def _nll(outputs: Mapping[str, Array], labels: Array) -> Floats:
     logits = first_output(outputs).astype(np.float64)
     if logits.ndim != 3 or logits.shape[:2] != labels.shape:
         raise DataError(
-            f"labels of shape {list(labels.shape)} do not fit outputs {list(logits.shape)}",
+            f"labels of shape {shape_text(labels.shape)} do not fit outputs "
+            f"{shape_text(logits.shape)}",
             where="labels",
             hint="perplexity needs the next token of each position (N, time), -100 to ignore one",
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data import Array, Floats, tensors
 from ..errors import DataError
+from ..text import shape_text
 from .classification import ranks
 from .metric import Metric, Score, first_output
 
@@ -21,7 +22,8 @@ def _rows(mine: Array, wanted: Array) -> tuple[Floats, Floats]:
     """Return outputs and truth, a row (values,) for each item."""
     if mine.size != wanted.size:
         raise DataError(
-            f"labels of shape {list(wanted.shape)} do not fit outputs {list(mine.shape)}",
+            f"labels of shape {shape_text(wanted.shape)} do not fit outputs "
+            f"{shape_text(mine.shape)}",
             where="labels",
         )
     return (

@@ -9,12 +9,8 @@ import numpy as np
 
 from ..errors import OptionError, RunError, nearest
 from ..model import Model, TensorSpec
+from ..units import sizes_text
 from .session import Feeds, SessionConfig, build_session, run
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """Return a shape as text that --shape takes; `scalar` where it has no axis."""
-    return "x".join(str(d) for d in shape) or "scalar"
 
 
 class FeedTrial:
@@ -39,7 +35,7 @@ class FeedTrial:
         """Return `fine`, `poor` where no output has a number, or `refused`."""
         if not self.loads():
             return "refused"
-        self.shapes.append(" ".join(f"{n}={shape_text(np.shape(a))}" for n, a in feeds.items()))
+        self.shapes.append(" ".join(f"{n}={sizes_text(np.shape(a))}" for n, a in feeds.items()))
         try:
             found = run(self._session, feeds, quiet=True)
         except RunError as error:
@@ -68,8 +64,14 @@ def check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
         if not takes_shape(specs[name], shape):
             raise OptionError(
-                f"{name}={shape_text(shape)} does not fit the model's input {specs[name]}",
+                f"{name}={sizes_text(shape)} does not fit the model's input {specs[name]}",
                 where="--shape",
+            )
+        if 0 in shape and specs.keys() <= {n for n, sizes in shapes.items() if 0 in sizes}:
+            raise OptionError(
+                f"{name}={sizes_text(shape)} leaves the model nothing to run on",
+                where="--shape",
+                hint="Give sizes above 0; 0 is for a cache that is empty yet, beside other inputs",
             )
 
 

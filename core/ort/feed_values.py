@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..graphs import constant_array
 from ..model import Model, TensorSpec
+from ..text import shape_text
 
 Kind = Literal["normal", "pixels", "integers", "ones", "zeros", "constant", "text", "categories"]
 
@@ -81,7 +82,7 @@ class Values:
         """
         if math.prod(map(int, shape)) > MOST_VALUES:
             raise InputError(
-                f"input {spec.name!r} of shape {list(shape)} is too large to be fed",
+                f"input {spec.name!r} of shape {shape_text(shape)} is too large to be fed",
                 hint="Give the size that it has in use with --shape, or a model that states it",
             )
         if self.categories or spec.dtype == ir.DataType.STRING:

@@ -20,8 +20,9 @@ import numpy as np
 from ..errors import InputError, OptionError
 from ..memo import Memo, MemoKind
 from ..model import Model
+from ..text import shape_text
 from .feed_sizes import Axis, FreeAxes, Shapes, plans
-from .feed_trial import FeedTrial, check_shapes, shape_text
+from .feed_trial import FeedTrial, check_shapes
 from .feed_values import Values, values_of
 from .session import Feeds, Outputs
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from ..errors import InputError, OptionError
 from ..model import Model, TensorSpec
-from .feed_trial import check_shapes, shape_text
+from ..units import sizes_text
+from .feed_trial import check_shapes
 from .feeding import Feeding, FeedSource, feeding
 from .session import Feeds
 
@@ -101,7 +102,7 @@ def _example(model: Model, known: Sizes, missing: Sequence[TensorSpec]) -> str:
         shapes = {spec.name: feeds[spec.name].shape for spec in missing}
     except InputError:
         shapes = {spec.name: _suggested(spec) for spec in missing}
-    return " ".join(f"--shape {name}={shape_text(shape)}" for name, shape in shapes.items())
+    return " ".join(f"--shape {name}={sizes_text(shape)}" for name, shape in shapes.items())
 
 
 def _suggested(spec: TensorSpec) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import RunError
+from ..text import shape_text
 
 
 @contextlib.contextmanager
@@ -51,7 +52,9 @@ def _missing_operators(line: str) -> str | None:
 
 def _fed(feeds: Mapping[str, Any]) -> str | None:
     """Return what to look at where a run fails: the arrays that were fed; None without any."""
-    arrays = [f"{n} {list(a.shape)} {a.dtype}" for n, a in feeds.items() if hasattr(a, "dtype")]
+    arrays = [
+        f"{n} {shape_text(a.shape)} {a.dtype}" for n, a in feeds.items() if hasattr(a, "dtype")
+    ]
     return f"It was fed {', '.join(arrays)}: are these what the model takes?" if arrays else None
 
 

@@ -18,11 +18,11 @@ from ..data import Batch, Rows, Source
 from ..errors import DataError, InputError, OptionError
 from .arrays import LABELS, ArraySource, ShardedSource, digest_of
 from .npz import read_member
-from .pictures import open_pictures
+from .pictures import IMAGES, open_pictures
 from .row_store import RowStore, first_pass, opened_once
 from .tables import TABLES, TableSource, read_table
 from .texts import open_texts, read_lines
-from .waves import open_waves, recordings
+from .waves import RECORDINGS, open_waves, recordings
 
 #: Name of the labels of a kept batch, which no input has.
 _LABEL = ""
@@ -65,6 +65,10 @@ def _open(spec: str) -> Source:
         return _open_npz(path)
     if is_callable_spec(spec):
         return _open_callable(spec)
+    if any(sign in path.name for sign in "*?["):
+        raise DataError(
+            "is a pattern, and no file", where=spec, hint=f"Give the folder itself: {path.parent}"
+        )
     raise DataError(
         "no such file or folder",
         where=spec,
@@ -250,6 +254,12 @@ def _open_npz(path: Path) -> ArraySource:
                 "is an .npy file, whose array has no name",
                 where=where,
                 hint=f"Name it: numpy.savez('{path.stem}.npz', INPUT=numpy.load('{path.name}'))",
+            ) from error
+        if path.suffix.lower() in IMAGES | RECORDINGS:
+            raise DataError(
+                "is a single file of one item",
+                where=where,
+                hint=f"Give the folder that holds all of them: --data {path.parent}",
             ) from error
         raise DataError(
             f"is not an .npz file, or is truncated ({error})",

@@ -36,8 +36,8 @@ class PictureSource(Source):
 
     anonymous = "input"
     advice = (
-        "Prepare the pictures: --resize letterbox:640, stretch:224 or crop:224, --layout nhwc, "
-        "--colour grey"
+        "Prepare the pictures: --resize letterbox:{size}, or stretch:{size}, crop:{size}; where it "
+        "takes them so, --layout nhwc or --colour grey"
     )
 
     #: Type that the model takes; a source that is bound to one has it.

@@ -75,7 +75,6 @@ class TableSource(Source):
     """
 
     anonymous = "input"
-    advice = "Choose the columns: FILE?columns=a,b,c&labels=LABEL"
 
     def __init__(self, columns: Mapping[str, Column], labels: Array | None, where: Path) -> None:
         self.columns, self.labels, self.path, self.where = columns, labels, where, str(where)
@@ -83,6 +82,7 @@ class TableSource(Source):
             raise DataError(
                 "has no column other than the labels", where=self.where, hint="Give at least one"
             )
+        self.advice = _advice(list(columns), self.path.name, labelled=labels is not None)
 
     @property
     def count(self) -> int:
@@ -137,6 +137,17 @@ class TableSource(Source):
         texts = spec.dtype == ir.DataType.STRING
         array = np.array(column.texts) if texts else column.numbers(spec.name, self.path)
         return _typed(array, spec, self.where)
+
+
+def _advice(columns: Sequence[str], file: str, *, labelled: bool) -> str:
+    """Return which of the columns may be fed, and which may hold the labels, by their names."""
+    few = (
+        f"To feed some of the {len(columns)} columns: '{file}?columns={','.join(columns[:3])},...'"
+    )
+    if labelled:
+        return few
+    first = f"'{file}?labels={columns[0]}', by name or counted from 0"
+    return f"Where one of them holds the labels: {first}. {few}"
 
 
 def _typed(column: Array, spec: TensorSpec, where: str) -> Array:

@@ -24,6 +24,7 @@ from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.inner_shapes import inner_bytes
 from trimtab.core.ort.session import Feeds, Level, Outputs, build_session, run
+from trimtab.core.text import shape_text
 
 from ..graph.runs_in_parts import PART_BYTES, RunsInParts
 from .outliers import exclude_outliers
@@ -158,7 +159,7 @@ def _refusal(feeds: Feeds, where: str) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in feeds.items())
+        shapes = ", ".join(f"{n} {shape_text(a.shape)}" for n, a in feeds.items())
         raise DataError(f"the model refuses it ({shapes})", where=where, hint=error.what) from error
 
 

@@ -79,7 +79,7 @@ class Half(Pass):
     Inputs and outputs keep their types, those of branches and loops too.
 
     Attributes:
-        data: samples to measure on; the context's if not given, a table of operators without any.
+        data: samples to measure on; that of the run if not given, a table of operators without any.
         samples: number of samples.
         max_error: allowed relative RMS error of the outputs.
         exclude: nodes to leave float32, by name or glob pattern.

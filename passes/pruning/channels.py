@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
+from trimtab.core.fields import File
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import QDQ_OPS
@@ -95,8 +96,8 @@ class PruneChannels(Pass):
     block: int | None = None
     heads: Literal["whole", "narrow"] = "whole"
     branches: bool = False
-    cache: str = ""
-    sensitivity: str = ""
+    cache: File = ""
+    sensitivity: File = ""
     group_drop: float = 0.02
     data: Dataset | None = None
     samples: int = 512

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
@@ -43,10 +44,12 @@ class PruneGradually(Pass):
         prune: further fields of the pass that prunes, as a mapping; JSON on the command line.
         finetune: fields of the finetuning after each round, as a mapping; JSON on the command line.
         teacher: file of the model to learn from; the unpruned model where none is named.
-        data: data for both; the context's where none is named.
+        data: data for both; that of the run where none is named.
     """
 
     needs_data: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"recover": "finetune"}
 
     sparsity: float | None = None
@@ -57,7 +60,7 @@ class PruneGradually(Pass):
     rounds: int = 4
     prune: Mapping[str, Any] = field(default_factory=dict)
     finetune: Mapping[str, Any] = field(default_factory=dict)
-    teacher: Model | str | None = None
+    teacher: Model | File | None = None
     data: Dataset | None = None
 
     def __post_init__(self) -> None:

@@ -61,6 +61,7 @@ class PruneMagnitude(Pass):
     """
 
     drops: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
     layers_only: ClassVar[bool] = True
 
     sparsity: float | None = None

@@ -63,6 +63,8 @@ class ClusterWeights(Pass):
             raise OptionError(f"clusters is {self.clusters}, must be 2 to 65536", where=where)
         if self.iterations < 1:
             raise OptionError(f"iterations is {self.iterations}, must be above 0", where=where)
+        if self.min_size < 0:
+            raise OptionError(f"min_size is {self.min_size}, must be 0 or more", where=where)
         for op in self.ops:
             if op not in WEIGHT_INPUTS:
                 raise unknown("operator with weights", op, WEIGHT_INPUTS, where=where)

@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, TrimtabError
+from trimtab.core.fields import Duration, File
 from trimtab.core.model import Model
 from trimtab.core.units import duration
 
@@ -79,7 +80,7 @@ class QuantizeAuto(Pass):
     """Quantize by the best known order of passes, each step kept only where it helps.
 
     Attributes:
-        data: calibration data, the context's if not given; a part is held out for evaluation.
+        data: calibration data, that of the run if not given; a part is held out for evaluation.
         samples: number of samples to calibrate on; at most as many more evaluate.
         exclude: nodes to leave float, by name or glob pattern.
         fidelity: part of the float model's answers to keep on held-out samples, 0 to 1: layers that
@@ -106,8 +107,8 @@ class QuantizeAuto(Pass):
     fidelity: float = PROMISED
     all_int8: bool = False
     effort: Literal["quick", "normal", "thorough"] = "normal"
-    train: str | None = None
-    checkpoint: str | None = None
+    train: Duration | None = None
+    checkpoint: File | None = None
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
 
@@ -180,9 +181,9 @@ class QuantizeAuto(Pass):
             raise failure
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         rows = sum(1 if data.source.batched else batch.size for batch in judging[1])
-        judged = len(held_out) + rows
-        promise = wanted.report(judged, len(held_out))
-        report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
+        apart = 0 if used is held_out else len(held_out)  # a single item serves for both
+        promise = wanted.report(len(held_out) + rows, apart)
+        report = {"promise": promise, "samples": len(used), "held_out": apart}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         chosen = search.chosen.clone()
         forget_shapes(chosen.ir)

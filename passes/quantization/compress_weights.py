@@ -91,7 +91,7 @@ class CompressWeights(Pass):
             data, without data 0.02 in int8 and 0.15 in int4.
         wide_share: share of the weights, the smallest, that take 16 bits without data.
         exclude: nodes whose weights stay as they are, by name or glob pattern.
-        data: samples to round on, and others to judge on; the context's if not given.
+        data: samples to round on, and others to judge on; that of the run if not given.
         samples: number of samples to round on; at most as many more judge.
     """
 

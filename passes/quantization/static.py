@@ -16,10 +16,12 @@ from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import Int8Share
 from trimtab.core.ort.overflow import find_overflows
 from trimtab.core.target import Target
+from trimtab.core.text import counted
 
 from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
@@ -66,7 +68,7 @@ class QuantizeStatic(Pass):
     """Quantize weights and activations to int8, with ranges from calibration data.
 
     Attributes:
-        data: calibration data; the context's if not given.
+        data: calibration data; that of the run if not given.
         samples: number of samples to calibrate on, evenly spaced over the data.
         ranges: method that finds ranges of activations; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
@@ -97,6 +99,7 @@ class QuantizeStatic(Pass):
 
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
     layers_only: ClassVar[bool] = True
 
     data: Dataset | None = None
@@ -110,7 +113,7 @@ class QuantizeStatic(Pass):
     weight: Literal["int8", "uint8"] | None = None
     exclude: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
-    statistics: str = ""
+    statistics: File = ""
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
     min_share: float = 0.0
@@ -306,7 +309,8 @@ class QuantizeStatic(Pass):
             if set(tensors) <= set(found):
                 return found
         if len(data) < FEW_SAMPLES and not data.source.batched:
-            ctx.progress.say(f"Only {len(data)} samples to calibrate on: ranges may be too narrow")
+            few = counted(len(data), "sample")
+            ctx.progress.say(f"Only {few} to calibrate on: ranges may be too narrow")
         found = calibrate(model, tensors, data, ctx)
         if path is not None:
             save_statistics(path, found, model, data)

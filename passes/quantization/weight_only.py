@@ -66,11 +66,12 @@ class QuantizeWeights(Pass):
             calibration data.
         int8: quantize activations to int8 while the model runs, which is faster.
         exclude: nodes to leave float, by name or glob pattern.
-        data: calibration data for gptq; the context's if not given.
+        data: calibration data for gptq; that of the run if not given.
         samples: number of samples.
     """
 
     shrinks: ClassVar[bool] = True
+    fits: ClassVar[bool] = True
     layers_only: ClassVar[bool] = True
 
     bits: int = 4

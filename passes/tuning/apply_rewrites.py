@@ -20,8 +20,8 @@ class ApplyRewrites(Pass):
     """Apply the named exact rewrites wherever they match.
 
     Attributes:
-        rules: names of rewrite rules, applied in order; if empty, those of
-            `passes/rewrites/defaults.py`, which were faster in every measurement on such machines.
+        rules: names of rewrite rules, applied in order; if empty, those that were faster in every
+            measurement on such machines.
     """
 
     tolerance: ClassVar[float | None] = 1e-5

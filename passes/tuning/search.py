@@ -34,8 +34,9 @@ MEASURING = 0.85
 LEAST_SHARE = 0.4
 #: Least time of one confirmation, in seconds.
 LEAST_SECONDS = 0.5
-#: Verdict on what there was no time for.
-OVERTIME = "left as it was: the time was over"
+#: What a verdict says of a choice that nothing speaks against, and the one where time was over.
+LEFT = "left as it was"
+OVERTIME = f"{LEFT}: the time was over"
 
 
 @dataclass
@@ -224,16 +225,12 @@ class RewriteSearch:
             return ratio
         for choice in self.kept:
             why = "given up: all together are not better beyond doubt"
-            self._report(Trial(choice, 0, None, ratio, why))
+            self.trials.append(Trial(choice, 0, None, ratio, why))
         self.kept, self.current = (), self.original
         return None
 
     def _note(self, choice: Choice, gain: float | None, ratio: Ratio | None, verdict: str) -> None:
-        self._report(Trial(choice, len(self._shapes(choice)), gain, ratio, verdict))
-
-    def _report(self, trial: Trial) -> None:
-        self.trials.append(trial)
-        self.progress.say(f"{trial.choice}: {trial}")
+        self.trials.append(Trial(choice, len(self._shapes(choice)), gain, ratio, verdict))
 
 
 def _loss(ratio: Ratio) -> str:
@@ -242,7 +239,7 @@ def _loss(ratio: Ratio) -> str:
         return "slower"
     if ratio.low > 1 / SAME and ratio.high < SAME:
         return "no difference"
-    return "inconclusive, left as it was"
+    return f"inconclusive, {LEFT}"
 
 
 def _with(kept: Sequence[Choice], change: Choice) -> tuple[Choice, ...]:

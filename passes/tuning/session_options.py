@@ -21,7 +21,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig, build_session, optimi
 from trimtab.core.progress import Progress, Silent
 
 from ..base import relative_error
-from .search import LEAST_SECONDS, MEASURING, OVERTIME
+from .search import LEAST_SECONDS, LEFT, MEASURING, OVERTIME
 from .trials import TrialBudget
 
 #: Metadata keys: of the whole configuration, and of the part that onnxruntime reads itself where
@@ -137,14 +137,13 @@ def tune_options(
         progress: receiver of messages.
     """
     budget, progress = TrialBudget.of(seconds), progress or Silent()
-    bench = _Bench(model, cases, clock)
+    bench = _Bench(model, cases, clock, progress)
     tried: list[SettingTrial] = []
     open_settings = settings(config)
     for index, setting in enumerate(open_settings):
         share = MEASURING * budget.left / (len(open_settings) - index)
         found = bench.tried(config, setting, share)
         tried.append(found)
-        progress.say(f"{setting.name}: {found}")
         if found.verdict == "kept":
             config = setting.change(config)
     return Options(config, tuple(tried))
@@ -157,6 +156,7 @@ class _Bench:
     model: Model
     cases: Sequence[Feeds]
     clock: ConfigClock
+    progress: Progress
 
     def tried(self, config: SessionConfig, setting: Setting, seconds: float) -> SettingTrial:
         candidate = setting.change(config)
@@ -169,12 +169,13 @@ class _Bench:
                 return SettingTrial(setting.name, None, "changes nothing here")
             if not self._same_numbers(config, candidate):
                 return SettingTrial(setting.name, None, "dropped, it changes the numbers")
+            self.progress.say(f"measuring {setting.name}")
             ratio = self.clock.compare_configs(
                 self.model, config, candidate, self.cases[0], seconds
             )
         except RunError as refused:
             return SettingTrial(setting.name, None, f"dropped: {refused.what}")
-        slower = "slower" if ratio.slower else "inconclusive, left as it was"
+        slower = "slower" if ratio.slower else f"inconclusive, {LEFT}"
         return SettingTrial(setting.name, ratio, "kept" if ratio.faster else slower)
 
     def _runs(self, config: SessionConfig) -> Mapping[str, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.core.context import Context
-from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import feeding
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds
+from trimtab.core.units import shape
 
 Sizes = dict[str, tuple[int, ...]]
 
@@ -22,17 +22,7 @@ def read_shapes(texts: Sequence[str]) -> list[Sizes]:
     """
     cases: list[Sizes] = []
     for text in texts:
-        name, equals, sizes = text.partition("=")
-        try:
-            dims = tuple(int(d) for d in sizes.lower().split("x"))
-        except ValueError:
-            dims = ()
-        if not name or not equals or not dims or min(dims) < 1:
-            raise OptionError(
-                f"{text!r} is not a valid shape",
-                where="shapes",
-                hint="Write it as NAME=1x3x224x224",
-            )
+        name, dims = shape(text, "shapes")
         case = next((c for c in cases if name not in c), None)
         if case is None:
             cases.append(case := {})

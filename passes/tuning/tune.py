@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from trimtab.core.context import Clock, Context, Ratio
 from trimtab.core.errors import OptionError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 
@@ -18,7 +19,7 @@ from ..rewrites.defaults import proven_rules
 from .cache import Cache
 from .candidates import Candidate, already_optimized, candidates, with_shapes
 from .judge import CandidateJudge
-from .search import RewriteSearch
+from .search import LEFT, RewriteSearch
 from .shapes import cases_of, first_rows, read_shapes, sizes_text
 from .trials import TrialBudget
 
@@ -54,7 +55,7 @@ class Tune(Pass):
     goal: Literal["latency", "size", "memory", "int8"] = "latency"
     contrib: bool = False
     optimized: bool = False
-    cache: str = ""
+    cache: File = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,9 +81,7 @@ class Tune(Pass):
         budget = TrialBudget.of(self.seconds)
         search = self._search(base, ctx, ctx.clock, budget)
         ratio = search.run(found, asked=bool(self.rules), look=self._candidates)
-        undecided = [
-            Declined(str(t.choice), str(t)) for t in search.trials if "left as it was" in t.verdict
-        ]
+        undecided = [Declined(str(t.choice), t.verdict) for t in search.trials if LEFT in t.verdict]
         result = search.current.ir if search.kept else model.ir
         return Rewrite(result, [*undecided, *declined], _report(search, ratio))
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.feed_trial import shape_text, takes_shape
+from trimtab.core.ort.feed_trial import takes_shape
 from trimtab.core.ort.session import Feeds
+from trimtab.core.text import shape_text
+from trimtab.core.units import sizes_text
 
 
 def check_same_inputs(models: Sequence[Model], feeds: Feeds) -> None:
@@ -49,7 +51,7 @@ def _check_names(base: Model, model: Model, feeds: Feeds) -> None:
 
 def describe(feeds: Feeds) -> dict[str, str]:
     """Return the shape and type of each input, for reports."""
-    return {name: f"{shape_text(a.shape)} {a.dtype}" for name, a in feeds.items()}
+    return {name: f"{sizes_text(a.shape)} {a.dtype}" for name, a in feeds.items()}
 
 
 def write_feeds(feeds: Feeds, path: Path) -> Path:

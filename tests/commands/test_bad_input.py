@@ -135,7 +135,10 @@ CASES: dict[str, tuple[Arguments, str]] = {
     ),
     "data missing": (lambda f, m, d: ["eval", m, "--data", str(f / "no.npz")], "no such file"),
     "data wrong name": (lambda f, m, d: ["eval", m, "--data", wrong_name(f)], "has no array for"),
-    "data wrong shape": (lambda f, m, d: ["eval", m, "--data", wrong_shape(f)], "has shape"),
+    "data wrong shape": (
+        lambda f, m, d: ["eval", m, "--data", wrong_shape(f)],
+        "has rows of shape [",
+    ),
     "data wrong dtype": (lambda f, m, d: ["eval", m, "--data", wrong_dtype(f)], "is float64"),
     "data NaN": (lambda f, m, d: ["eval", m, "--data", with_nan(f)], "in row 17"),
     "data NaN in calibration": (
@@ -249,7 +252,7 @@ CASES: dict[str, tuple[Arguments, str]] = {
     ),
     "zero threads": (
         lambda f, m, d: ["optimize", m, "-o", str(f / OUT), "--data", d, "--threads", "-1"],
-        "at least 1",
+        "not a whole number above 0",
     ),
 }
 

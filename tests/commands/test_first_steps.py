@@ -20,6 +20,7 @@ import pytest
 from graphs import model_of
 
 from trimtab.cli import main
+from trimtab.commands import registry
 from trimtab.commands.registry import command, names, parser_of
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
@@ -29,7 +30,7 @@ from trimtab.runtime_bench.measure.compare import compare
 
 #: Arguments, and a part of the answer; {m} is a model, {d} its data.
 STEPS: dict[str, tuple[list[str], str]] = {
-    "no output": (["simplify", "{m}"], "required: -o/--output"),
+    "no output": (["simplify", "{m}"], "needs -o OUT. For example: trimtab simplify"),
     "misspelt command": (["optimise", "{m}"], "Did you mean 'optimize'?"),
     "misspelt command of help": (["help", "prun"], "Did you mean 'prune'?"),
     "option before the command": (["--data", "{d}", "eval", "{m}"], "The command comes first"),
@@ -78,7 +79,7 @@ STEPS: dict[str, tuple[list[str], str]] = {
     ),
     "result in place of budgets": (["gate", "result.json"], "give the budgets.yaml"),
     "output without a name": (["simplify", "{m}", "-o", ""], "Name the file with -o"),
-    "device without an action": (["device"], "required: add|list|remove|check|install"),
+    "device without an action": (["device"], "needs add|list|remove|check|install"),
     "budgets missing": (["gate", "budgets.yml"], "no such file"),
     "shell unknown": (["completion", "fish"], "choose from"),
 }
@@ -248,3 +249,30 @@ def test_the_name_of_a_command_in_python_leads_to_its_passes(name: str, told: st
 
     with pytest.raises(AttributeError, match=re.escape(told)):
         getattr(trimtab, name)
+
+
+@pytest.mark.parametrize("name", [n for n in names() if n != "help"])
+def test_a_command_without_what_it_needs_names_that_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = registry.command(name)
+    needed = registry._needed(registry.parser_of(name, module))
+    if all(word.startswith("[") for word in needed):
+        pytest.skip("it needs nothing")
+    with pytest.raises(SystemExit):
+        main([name])
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"For example: {module.EXAMPLE}" in line
+    assert any(word.rpartition(" ")[2] in line for word in needed)
+    assert main(["--help", name]) == 0
+    assert module.EXAMPLE in capsys.readouterr().out
+
+
+def test_what_belongs_to_no_option_is_told_with_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["quantize", "m.onnx", "-o", "out.onnx", "a.jpg", "b.jpg"])
+    [line] = capsys.readouterr().err.splitlines()
+    assert "'a.jpg'" in line
+    assert "For example: trimtab quantize" in line

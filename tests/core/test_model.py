@@ -32,7 +32,7 @@ def tiny(scale: float = 1.0, width: int = 3) -> onnx.ModelProto:
 
 def test_specs_keep_symbolic_names() -> None:
     (spec,) = Model.from_proto(tiny()).inputs
-    assert (spec.name, spec.shape, str(spec)) == ("x", ("batch", 4), "x: batchx4 float32")
+    assert (spec.name, spec.shape, str(spec)) == ("x", ("batch", 4), "x: [batch, 4] float32")
 
 
 def test_lineage_survives_the_file(tmp_path: Path) -> None:

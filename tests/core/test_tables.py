@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import graphs
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -139,3 +140,16 @@ def test_a_text_where_a_number_is_wanted_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 3 has 'heavy' in column weight") as refused:
         data.bind(categories("n", 1))
     assert "?columns=" in str(refused.value.hint)
+
+
+def test_a_table_of_one_column_too_many_is_told_how_to_name_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("kind,a,b\n1,0.5,2\n0,1,3\n")
+    model = graphs.model_of("(float[n,2] x) => (float[n,2] y) { y = Relu (x) }")
+    with pytest.raises(DataError) as refused:
+        Dataset.open(tmp_path / "rows.csv").bind(model)
+    assert "rows of shape [3], the model takes [n, 2]" in str(refused.value)
+    assert "'rows.csv?labels=kind', by name or counted from 0" in str(refused.value)
+    Dataset.open(f"{tmp_path}/rows.csv?labels=kind").bind(model)
+    wide = graphs.model_of("(float[n,3] x) => (float[n,3] y) { y = Relu (x) }")
+    with pytest.raises(DataError, match=r"some of the 2 columns: 'rows.csv\?columns=a,b"):
+        Dataset.open(f"{tmp_path}/rows.csv?labels=kind").bind(wide)

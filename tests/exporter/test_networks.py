@@ -51,9 +51,9 @@ def test_weights_of_a_file_give_the_model_that_was_trained() -> None:
 def test_minilm_takes_any_batch_and_sequence(exported: Exported) -> None:
     model = exported("minilm")
     assert [str(s) for s in (*model.inputs, *model.outputs)] == [
-        "input_ids: batchxsequence int64",
-        "attention_mask: batchxsequence int64",
-        "embedding: batchx384 float32",
+        "input_ids: [batch, sequence] int64",
+        "attention_mask: [batch, sequence] int64",
+        "embedding: [batch, 384] float32",
     ]
     alone = example().batch(["A dog runs."])
     beside = example().batch(["A dog runs.", "A man is playing a guitar on the big stage."])

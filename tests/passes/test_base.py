@@ -75,12 +75,12 @@ def test_a_changed_number_is_found_at_sizes_that_the_model_takes() -> None:
 def test_rows_of_the_data_are_compared_on() -> None:
     data = Dataset.of_arrays({"x": np.ones((4, 1, 100), np.float32)})
     [line] = told(window(), data=data)
-    assert "x 2x1x100" in line
+    assert "x [2, 1, 100]" in line
 
 
 def test_given_shapes_are_compared_on_and_refused_as_an_option() -> None:
     [line] = told(window(), shapes={"x": (1, 1, 96)})
-    assert "x 1x1x96" in line
+    assert "x [1, 1, 96]" in line
     with pytest.raises(OptionError, match="does not fit the model's input x"):
         Nothing()(window(), Context(shapes={"x": (1, 2, 96)}))
 

@@ -89,6 +89,9 @@ def test_an_unknown_pass_names_the_nearest() -> None:
         passes.find("recoverr")
     with pytest.raises(OptionError, match="simplify"):
         passes.find("simplfy")
+    with pytest.raises(OptionError, match="Known: ") as far:
+        passes.find("something else")
+    assert "recover" not in str(far.value)
 
 
 @pytest.mark.slow

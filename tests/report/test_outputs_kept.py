@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +120,34 @@ def test_pruning_is_judged_on_rows_that_it_was_not_fitted_to(
         within = outputs_kept(model_of(WIDE), pruned, Context(data=Dataset.of({"x": x[:2]})))
         assert isinstance(within, OutputsKept)
         assert within.error < kept.error
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "prune --channels 60% --no-measure",
+        "prune --sparsity 0.5 --importance activation --no-measure",
+        "prune-gradually --sparsity 0.5 --rounds 1",
+        "quantize-static",
+        "quantize-weights --method gptq",
+    ],
+)
+def test_what_judges_a_pass_is_no_row_that_it_saw(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *options = command.split()
+    if name == "prune-gradually":
+        pytest.importorskip("torch")
+        options += ["--finetune", '{"steps": 1}']
+    x = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    source, out = str(model_of(WIDE).save(tmp_path / "m.onnx")), str(tmp_path / "o.onnx")
+    notes = ["--json", str(tmp_path / "notes.json"), "--data", str(tmp_path / "d.npz"), "--keep"]
+    assert main([name, source, "-o", out, *notes, *options]) == 0
+    assert "on 8 items held out" in capsys.readouterr().out
+    [step] = json.loads((tmp_path / "notes.json").read_text())["steps"]
+    seen = step["params"]["data"]
+    assert (seen["items"], seen["part"]) == (32, "all but those held out")
 
 
 def test_the_first_line_tells_a_loss_of_more_than_a_fiftieth(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import graphs
@@ -39,6 +40,24 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
         assert wanted in shown
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_tells_the_engines_and_their_time(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trimtab.search.steps.engines.check_installed", lambda *_: None)
+    seconds = {}
+    for providers in ("cpu", "cpu,openvino", "cpu,openvino,cuda"):
+        assert main(["optimize", *files, "--dry-run", "--provider", providers]) == 0
+        shown = capsys.readouterr().out
+        beyond = providers.split(",")[1:]
+        for engine in beyond:
+            assert f"the best on {engine}" in shown.partition("Will try")[2].partition("\n")[0]
+            for name in ("float", "the best", "the next best", "form of"):
+                assert re.search(rf"^engines +.*{name}.* on {engine} ", shown, re.M)
+        assert len(re.findall("^engines", shown, re.M)) == 4 * len(beyond)
+        seconds[len(beyond)] = float(re.search(r"about (\d+) to", shown)[1])  # type: ignore[index]
+    assert seconds[0] < seconds[1] < seconds[2]
 
 
 @pytest.mark.slow

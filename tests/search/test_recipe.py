@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import graphs
+import numpy as np
 import pytest
 
+from trimtab.cli import main
 from trimtab.core.errors import InputError, ModelError, OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.target import Target
 from trimtab.passes import find
 from trimtab.search.recipe import Recipe
@@ -60,3 +64,42 @@ def test_a_bad_recipe_is_refused(case: str, tmp_path: Path) -> None:
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         Recipe.load(tmp_path / "r.yaml")
+
+
+def test_data_and_model_are_found_beside_the_recipe_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    graphs.mlp().save(folder / "float.onnx")
+    feeds = {n: np.concatenate([a] * 3) for n, a in random_feeds(graphs.mlp()).items()}
+    np.savez(folder / "calib.npz", **feeds)
+    (folder / "r.yaml").write_text(
+        "{model: float.onnx, passes: [quantize-static: {data: calib.npz}]}"
+    )
+    for place, recipe in ((folder, "r.yaml"), (tmp_path, "recipes/r.yaml"), (Path("/"), None)):
+        monkeypatch.chdir(place)
+        out = str(tmp_path / f"{place.name}.onnx")
+        assert main(["run", recipe or str(folder / "r.yaml"), "-o", out]) == 0
+    monkeypatch.chdir(tmp_path)
+    written = Recipe.load("recipes/r.yaml").save(tmp_path / "elsewhere" / "recipe.yaml")
+    assert main(["run", str(written), "-o", str(tmp_path / "again.onnx")]) == 0
+
+
+def test_data_in_the_current_folder_are_found_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("calib.npz", x=np.zeros((3, 8), np.float32))
+    Path("out").mkdir()
+    Path("out/r.yaml").write_text("- quantize-static: {data: calib.npz}")
+    [step] = Recipe.load("out/r.yaml").passes
+    assert step.to_json()["data"]["data"] == "calib.npz"
+
+
+def test_data_that_are_in_neither_folder_name_both(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("- quantize-static: {data: calib.npz}")
+    with pytest.raises(InputError, match="neither in") as refused:
+        Recipe.load(tmp_path / "r.yaml")
+    assert str(tmp_path) in str(refused.value)
+    assert str(Path.cwd()) in str(refused.value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.batches import items_of
+from trimtab.core.context import check_seed
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.fields import convert
@@ -21,7 +22,7 @@ from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress
 from trimtab.core.target import thread_counts
-from trimtab.core.units import duration, shape
+from trimtab.core.units import duration, inner_share, shape
 from trimtab.runtime_bench.bench.bench import Bench, Timing
 from trimtab.runtime_bench.measure.contenders.program import Program
 from trimtab.runtime_bench.measure.contenders.programs import PROGRAMS
@@ -81,10 +82,10 @@ class BenchRequest:
         self.args, self.progress = args, progress
         # A fresh process imports about what this one did, in `imported` seconds.
         self._process_seconds = max(PROCESS_SECONDS, SLOWER * imported)
-        self.seconds = duration(args.max_time)
-        self.alpha = convert(float, args.alpha, where="--alpha")
-        self.resolution = convert(float, args.resolution, where="--resolution")
-        self.seed = convert(int, args.seed, where="--seed")
+        self.seconds = duration(args.max_time, "--max-time")
+        self.alpha = inner_share(args.alpha, "--alpha")
+        self.resolution = inner_share(args.resolution, "--resolution")
+        self.seed = check_seed(convert(int, args.seed, where="--seed"), "--seed")
         self.shapes = dict(shape(text) for text in args.shape)
         self._each = args.threads == EACH
         self.threads = [] if self._each else _numbers(args.threads, "--threads")
@@ -139,7 +140,7 @@ class BenchRequest:
                 check_installed(Engine.of(text).provider, available_providers())
         base, self.base_model = _open(args.base)
         found = [base, *(_open(spec)[0] for spec in args.candidates)]
-        say(args.data, self.base_model)
+        say(args.data, self.base_model, judges=False)
         if not self._spreads:
             return list(found)
         engines, base_engine = args.provider or ["cpu"], args.base_provider or "cpu"

@@ -80,7 +80,7 @@ def read_once(args: argparse.Namespace) -> AbstractContextManager[None]:
     from trimtab.core.sources.row_store import rows_read_once
     from trimtab.core.units import size
 
-    return rows_read_once(0 if args.no_cache else size(args.row_cache), Stderr())
+    return rows_read_once(0 if args.no_cache else size(args.row_cache, "--row-cache"), Stderr())
 
 
 def _as_files_tell(spec: str, model: str | None) -> str:
@@ -101,12 +101,18 @@ def _as_files_tell(spec: str, model: str | None) -> str:
     return with_options(spec, options.items())
 
 
-def say(spec: str | None, model: Model) -> None:
-    """Print which states are fed back and files left out; warn of pictures that do not fit.
+def say(spec: str | None, model: Model, *, judges: bool = True) -> None:
+    """Print which states are fed back and files left out; warn of rows that do not fit or tell.
+
+    Args:
+        spec: name of the data; nothing is said where there are none.
+        model: model that takes them.
+        judges: whether ranges or quality come from the rows; times alone may be of any.
 
     Raises:
         DataError: the data do not fit the model.
     """
+    from trimtab.core.alike import alike
     from trimtab.core.dataset import Dataset
     from trimtab.core.progress import Stderr
     from trimtab.core.sources.first_layer import misfit
@@ -121,6 +127,8 @@ def say(spec: str | None, model: Model) -> None:
         Stderr().say(f"{spec}: {len(broken)} files cannot be read and are left out: {names}")
     if data.stream is not None:
         Stderr().say(f"{spec}: {data.stream}")
+    if judges and (how := alike(data)):
+        Stderr().say(f"warning: {spec}: {how}")
     if isinstance(data.source, PictureSource):
         for batch in data.select(data.positions[:1], "first").sized(1):
             for name, array in batch.feeds.items():

@@ -64,11 +64,16 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.errors import OptionError
     from trimtab.core.files import check_output_file, write_text
+    from trimtab.core.units import count, duration
     from trimtab.runtime_bench.measure.feeds import check_same_inputs
 
     from ..open_model import open_model
     from .doctor_prune import examine
 
+    args.threads = count(args.threads, "--threads")
+    args.samples = count(args.samples, "--samples")
+    if args.time:
+        duration(args.time, "--time")
     if args.prune:
         return examine(args)
     if args.on and args.target:
@@ -95,7 +100,6 @@ def _slow(
     args: argparse.Namespace, models: list[Model], feeds: Feeds
 ) -> tuple[list[str], dict[str, Any]]:
     """Diagnose why a model is slow, here or on a device, beside its baseline if it has one."""
-    from trimtab.core.fields import convert
     from trimtab.core.ort.engines import engine_config
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
@@ -105,9 +109,8 @@ def _slow(
 
     if args.target in table_names():
         return _placed(models[0], feeds, args.target)
-    threads = convert(int | None, args.threads, where="--threads")
     with bench_on(args.on, Stderr()) as bench:
-        threads = threads or bench.environment().cpus
+        threads = args.threads or bench.environment().cpus
         how = Timing(engine_config(args.provider, threads))
         if isinstance(bench, LocalBench) and args.target:
             target = Target.named(args.target, threads)
@@ -135,7 +138,6 @@ def _accuracy(
 
     from trimtab.core.context import Context
     from trimtab.core.dataset import Dataset
-    from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.passes.diagnosis.accuracy import (
         diagnose_accuracy,
@@ -153,7 +155,6 @@ def _accuracy(
     if not is_quantized(model):
         return lines, document
     data = Dataset.open(args.data)
-    samples = convert(int | None, args.samples, where="--samples") or 64
     start, seconds = time.monotonic(), diagnosis_seconds(args.time, model)
     if args.accuracy and baseline is None and not rounds_activations(model):
         lines.append("Weights alone are quantized; --baseline FLOAT tells which of them lose what.")
@@ -163,7 +164,7 @@ def _accuracy(
             data,
             Context(progress=Stderr()),
             baseline=baseline,
-            samples=samples,
+            samples=args.samples or 64,
             seconds=seconds * (ERRORS if args.overflow else 1),
         )
         lines += accuracy_lines(found)

@@ -38,7 +38,7 @@ def examine(args: argparse.Namespace) -> int:
 
     if not args.data:
         raise OptionError("--prune measures quality, which needs data", hint="Give --data")
-    fields = {"samples": args.samples or "256", "importance": args.importance or "auto"}
+    fields = {"samples": args.samples or 256, "importance": args.importance or "auto"}
     how = PruneChannels.from_json(fields)
     machine, model, data = target(args), open_model(args.model), Dataset.open(args.data)
     with runner_on(args.eval_on) as runner:
@@ -82,5 +82,5 @@ def diagnosis_seconds(given: str | None, model: Model) -> float:
     from trimtab.core.units import duration
 
     if given:
-        return duration(given)
+        return duration(given, "--time")
     return 120.0 if model.weight_bytes < 20e6 else 600.0

@@ -40,20 +40,20 @@ def execute(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from trimtab.core.dataset import Dataset
-    from trimtab.core.fields import convert
     from trimtab.core.files import check_output_file, write_text
     from trimtab.core.ort.engines import engine_config
     from trimtab.core.target import usable_cpus
+    from trimtab.core.units import count
 
     from ..open_model import open_model
     from .data_options import say
 
     if args.json:
         check_output_file(args.json, args.model, args.data, parents=True)
-    threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
+    threads = count(args.threads, "--threads") or usable_cpus()
     config = engine_config(args.provider, threads)
     model = open_model(args.model)
-    data = Dataset.open(args.data, batch=convert(int, args.batch or 64, where="--batch"))
+    data = Dataset.open(args.data, batch=count(args.batch, "--batch") or 64)
     reference = open_model(args.reference) if args.reference else None
     say(args.data, model)
 

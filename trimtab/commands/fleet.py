@@ -14,6 +14,8 @@ import argparse
 
 SUMMARY = "start a fleet of local devices, to try"
 EXAMPLE = "trimtab fleet up --local 2"
+#: Largest number of a port.
+LAST_PORT = 65535
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +34,15 @@ def execute(args: argparse.Namespace) -> int:
     import signal
 
     from trimtab.core.errors import OptionError
-    from trimtab.core.fields import convert
+    from trimtab.core.units import count
     from trimtab.runtime_bench.fleet.local import LocalFleet
 
-    count = convert(int, args.local, where="--local")
-    port = convert(int, args.port, where="--port")
-    if count < 1 or not 0 < port < 65536:
-        raise OptionError("needs at least one device, and a port", where="fleet up")
+    local, port = count(args.local, "--local") or 0, count(args.port, "--port") or 0
+    if port > LAST_PORT:
+        raise OptionError(f"{port} is not a port", where="--port", hint="Give 1 to 65535")
     # SIGTERM ends the worker processes as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with LocalFleet([f"local-{i}" for i in range(count)], port=port, common="local") as fleet:
+    with LocalFleet([f"local-{i}" for i in range(local)], port=port, common="local") as fleet:
         for name in fleet.names:
             print(f"dask://127.0.0.1:{port}?device={name}", flush=True)  # noqa: T201
         fleet.wait()

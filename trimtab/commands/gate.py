@@ -85,6 +85,7 @@ def _judged(args: argparse.Namespace, gates: Sequence[Gate]) -> list[GateOutcome
 
     Two runs that lock one device each would wait for ever; an error in a later gate loses nothing.
     """
+    from trimtab.core.context import check_seed
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
@@ -96,7 +97,8 @@ def _judged(args: argparse.Namespace, gates: Sequence[Gate]) -> list[GateOutcome
     from trimtab.runtime_bench.open import bench_on, runner_on
 
     alpha, progress = ALPHA / count_statistical(gates), Stderr()
-    limits = alpha, duration(args.max_time), convert(int, args.seed, where="--seed")
+    seed: int = convert(int, args.seed, where="--seed")
+    limits = alpha, duration(args.max_time, "--max-time"), check_seed(seed, "--seed")
     outcomes: list[GateOutcome] = []
     for device in dict.fromkeys(gate.on for gate in gates):
         name = device[0] if device else None

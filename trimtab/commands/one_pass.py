@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
     from ..report.pass_outcome import PassOutcome
+
+
+#: What the help of a field says to recipes and Python alone: a command has one data.
+OF_THE_RUN = (
+    r"(?:[;,] that of the run (?:if|where) [a-z ]+| \(default: that of the run\))(?=[.;,]|$)"
+)
 
 
 class Headline(NamedTuple):
@@ -114,7 +121,8 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: st
 
 
 def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
-    text = f"{field.help} {field.default_text}".strip().replace("%", "%%")
+    help_ = re.sub(OF_THE_RUN, "", field.help)
+    text = f"{help_} {field.default_text}".strip().replace("%", "%%")
     if field.is_flag:
         parser.add_argument(
             field.option, action=argparse.BooleanOptionalAction, default=None, help=text
@@ -167,10 +175,10 @@ def shapes(args: argparse.Namespace) -> dict[str, tuple[int, ...]]:
 
 def target(args: argparse.Namespace) -> Target:
     """Return the target that the options describe."""
-    from trimtab.core.fields import convert
     from trimtab.core.target import Target
+    from trimtab.core.units import count
 
-    threads = convert(int | None, args.threads, where="--threads")
+    threads = count(args.threads, "--threads")
     return Target.named(args.target or "auto", threads)
 
 
@@ -199,7 +207,7 @@ def apply(
     say(getattr(args, "data", None), model)
     after, (used, held_out) = model, _parts(steps, ctx)
     for step in steps:
-        after = step(after, used)
+        after = _on(step, used)(after, used)
     after = after.fixed()
     forget_shapes(after.ir)
     notes = accept(model, after)
@@ -227,6 +235,11 @@ def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
     used = ctx.data.select(np.delete(positions, chosen), "all but those held out")
     held_out = ctx.data.select(positions[chosen], "held out")
     return replace(ctx, data=used), replace(ctx, data=held_out)
+
+
+def _on(step: Pass, ctx: Context) -> Pass:
+    """Return a pass whose own data, those of the command, are the rows that it may see."""
+    return step if getattr(step, "data", None) is None else step.with_fields(data=ctx.data)
 
 
 def _kept(outcome: PassOutcome) -> Headline:

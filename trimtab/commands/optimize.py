@@ -193,6 +193,7 @@ def _show_plan(  # noqa: PLR0917 - what `_search` has opened
     """Print what would be tried, and about how long it takes."""
     from ..search.start.estimate import estimate_lines
     from ..search.start.preparing import Question, prepared
+    from ..search.steps.engines import read_engines
 
     passes = args.passes.split(",") if args.passes else None
     question = Question(
@@ -206,6 +207,7 @@ def _show_plan(  # noqa: PLR0917 - what `_search` has opened
         budget,
         split,
         args.same_data,
+        read_engines(_providers(args)),
     )
     start = prepared(question, ctx, timed=True, measures=True)
     print("\n".join([*start.told, "", *estimate_lines(start.lines, budget)]))  # noqa: T201
@@ -216,7 +218,7 @@ def _quiet_for(args: argparse.Namespace, budget: TimeBudget) -> float:
     from trimtab.core.errors import OptionError
     from trimtab.core.units import duration
 
-    seconds = duration(args.quiet_for) if args.quiet_for else 0.0
+    seconds = duration(args.quiet_for, "--quiet-for") if args.quiet_for else 0.0
     if budget.seconds is not None and seconds >= budget.seconds:
         raise OptionError(
             f"waiting {seconds:g} s for a quiet machine does not fit into {budget.seconds:g} s",
@@ -239,9 +241,10 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
+    from trimtab.core.units import count
     from trimtab.runtime_bench.bench.clock import BenchClock
 
-    threads = convert(int | None, args.threads, where="--threads")
+    threads = count(args.threads, "--threads")
     if args.goal == "throughput":
         threads = threads or 1  # callers keep the other CPUs busy
     return Context(
@@ -253,27 +256,29 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
 
 
 def _budget(args: argparse.Namespace) -> TimeBudget:
-    from trimtab.core.fields import convert
-    from trimtab.core.units import duration
+    from trimtab.core.units import count, duration
 
     from ..search.time_budget import TimeBudget
 
     return TimeBudget(
-        seconds=duration(args.time) if args.time else None,
-        train_seconds=duration(args.train) if args.train else None,
-        trials=convert(int | None, args.trials, where="--trials"),
+        seconds=duration(args.time, "--time") if args.time else None,
+        train_seconds=duration(args.train, "--train") if args.train else None,
+        trials=count(args.trials, "--trials"),
         started=args.started,
     )
 
 
 def _constraints(args: argparse.Namespace) -> Constraints:
-    from trimtab.core.units import drops
+    from trimtab.core.units import count, drops
 
     from ..search.result import Constraints
 
     names = ("min_speedup", "max_latency", "max_size", "max_rss", "goal")
     given: dict[str, Any] = {n: v for n in names if (v := getattr(args, n)) is not None}
-    numbers = {"batch": args.batch, "callers": args.concurrency}
+    numbers = {
+        "batch": count(args.batch, "--batch"),
+        "callers": count(args.concurrency, "--concurrency"),
+    }
     given |= {name: number for name, number in numbers.items() if number is not None}
     if args.max_drop:
         given["max_drop"] = drops(args.max_drop)

@@ -40,11 +40,10 @@ def execute(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from trimtab.core.fields import convert
     from trimtab.core.ort.feeding import FeedSource, feeding
     from trimtab.core.ort.given_feeds import usual_feeding
     from trimtab.core.text import bytes_text, counted
-    from trimtab.core.units import shape
+    from trimtab.core.units import count, shape
 
     from ..open_model import open_model
     from ..packaging.folder import Package, write_package
@@ -55,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     path, spec = _found(Path(args.model), args.data)
     model = open_model(path)
     config = session_config(path if path.is_file() else model)
-    threads = convert(int | None, args.threads, where="--threads")
+    threads = count(args.threads, "--threads")
     config = replace(config, threads=threads or config.threads)
     if spec:
         from trimtab.core.batches import items_of

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.passes.base import Pass
 
 SUMMARY = "list the passes with fields and defaults"
 EXAMPLE = "trimtab passes quantize-static"
+#: Columns of a line of the list.
+WIDTH = 100
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +42,20 @@ def execute(args: argparse.Namespace) -> int:
         print(json.dumps(document, indent=1))  # noqa: T201
         return 0
     for kind in kinds:
-        print(f"{kind.name()}\n  {kind.summary()}")  # noqa: T201
-        for field in kind.fields().values():
-            print(f"    {field.name}: {field.type_name} = {field.default}\n        {field.help}")  # noqa: T201
+        print("\n".join(_lines(kind)))  # noqa: T201
     return 0
+
+
+def _lines(kind: type[Pass]) -> list[str]:
+    """Return a pass with its fields, in lines that fit a terminal."""
+    lines = [kind.name(), *_wrapped(kind.summary(), 2)]
+    for field in kind.fields().values():
+        default = f", default {field.default_word}" if field.default_word else ""
+        lines += [f"    {field.name}: {field.metavar}{default}", *_wrapped(field.help, 8)]
+    return lines
+
+
+def _wrapped(text: str, columns: int) -> list[str]:
+    import textwrap
+
+    return textwrap.indent(textwrap.fill(text, WIDTH - columns), " " * columns).splitlines()

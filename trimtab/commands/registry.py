@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from trimtab.core.errors import OptionError, nearest
+from trimtab.core.errors import OptionError, close_to, nearest
 from trimtab.core.text import printable
 
 from . import data_options
@@ -41,9 +41,24 @@ class Parser(argparse.ArgumentParser):
             # Without the dashes, which make all options look alike.
             near = difflib.get_close_matches(wrong.strip("-"), [o.strip("-") for o in options], n=1)
             hint = f"Did you mean '--{near[0]}'?" if near else f"See `{self.prog} --help`"
+            hint = hint if wrong.startswith("-") else f"It is of no option. {self._example()}"
             message = f"unknown argument {wrong!r}. {hint}"
+        elif message.startswith("the following arguments are required:"):
+            message = f"needs {', '.join(self._named(message))}. {self._example()}"
         sys.stderr.write(printable(f"{self.prog}: {message}") + "\n")
         raise SystemExit(2)
+
+    def _named(self, message: str) -> list[str]:
+        """Return what is missing, by the words of the help: `-o DIR`."""
+        given = {"/".join(a.option_strings) or words_of(a): a for a in self._actions}
+        missing = message.partition(":")[2].strip().split(", ")
+        options = {name: given[name] for name in missing if name.startswith("-")}
+        words = {name: f"{name.partition('/')[0]} {words_of(a)}" for name, a in options.items()}
+        return [words.get(name, name) for name in missing]
+
+    def _example(self) -> str:
+        example = (self.description or "").partition("\n")[0]
+        return example[:1].upper() + example[1:]
 
     def refuse_unknown(self, arguments: Sequence[str]) -> None:
         """Refuse an option that does not exist, before a required one is missed."""
@@ -80,7 +95,11 @@ def command(name: str) -> ModuleType:
 
     if name in passes() or name in ALIASES:
         return one_pass.command(name)
-    raise OptionError(f"unknown command {name!r}", hint=nearest(name, [*names(), *passes()]))
+    known = [*names(), *passes()]
+    hint = nearest(name, known)
+    if not close_to(name, known):
+        hint = "`trimtab --help` lists them, `trimtab passes` the passes, which are commands too"
+    raise OptionError(f"unknown command {name!r}", hint=hint)
 
 
 def parser_of(name: str, module: ModuleType) -> Parser:

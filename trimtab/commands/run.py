@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     from .one_pass import add_context_options
 
-    text = "recipe, or the folder that optimize wrote"
+    text = "recipe, or the folder that optimize wrote; its files are beside it, or in this folder"
     parser.add_argument("recipe", metavar="recipe.yaml", help=text)
     text = "model to use instead of the recipe's own"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=text)

@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     from ..tune_clock import DecidingClock
     from .one_pass import check_output_of, context, write_json
 
-    seconds = duration(args.time)
+    seconds = duration(args.time, "--time")
     ctx = replace(context(args), clock=DecidingClock())
     share = 1 if args.no_session else 1 - SESSION_SHARE
     step = _step(args, seconds * share, ctx.target.provider)
@@ -168,7 +168,17 @@ def _lines(outcome: PassOutcome, path: Path, options: Options | None) -> list[st
 
     lines = pass_lines(outcome, path)
     if options is not None:
-        lines += ["session options:", *(f"  {t.setting}: {t}" for t in options.tried)]
+        lines += ["session options:", *_tried(options)]
         kept = f"written to {path.with_name('session.json')} and to the model's metadata"
         lines.append(kept if options.gains else "none is kept, so there is no session.json")
     return lines
+
+
+def _tried(options: Options) -> list[str]:
+    """Return a line for each option that was measured, and one for all with the same reason."""
+    alike: dict[str, list[str]] = {}
+    for trial in options.tried:
+        if trial.ratio is None:
+            alike.setdefault(trial.verdict, []).append(trial.setting)
+    lines = [f"  {t.setting}: {t}" for t in options.tried if t.ratio is not None]
+    return [*lines, *(f"  {verdict}: {', '.join(names)}" for verdict, names in alike.items())]

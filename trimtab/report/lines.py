@@ -60,7 +60,7 @@ def promise_line(promise: Mapping[str, Any], speed_up: Ratio | None) -> str:
     rows, held_out = promise["rows"], promise["held_out"]
     kept = with_interval(promise["fidelity"], promise.get("interval"))
     told = f"keeps {kept} of the float model's answers on {counted(rows, 'row')}"
-    told += "" if rows == held_out else f" ({held_out} held out)"
+    told += "" if rows == held_out else f" ({held_out or 'none'} held out)"
     told += "" if speed_up is None else f", {_speed(speed_up)}"
     could_not = [f"keep {promise['wanted']:g} of the answers"] if promise["broken"] else []
     if speed_up is not None and not speed_up.faster:

@@ -70,6 +70,9 @@ def _joined(notes: Mapping[str, Any]) -> dict[str, Any]:
     joined = dict(notes)
     if "weight_bytes_before" in joined and "weight_bytes" in joined:
         joined["weight_bytes"] = [joined.pop("weight_bytes_before"), joined["weight_bytes"]]
+    if isinstance(joined.get("tried"), Mapping):  # which has their reasons, with figures
+        told = joined["tried"]
+        joined["declined"] = [d for d in joined.get("declined", ()) if d[0] not in told]
     if "steps" in joined:  # whose last row tells it
         joined.pop("squared_relative_error", None)
     if isinstance(joined.get("curve"), list) and len(joined["curve"]) == 1:  # nothing was tried

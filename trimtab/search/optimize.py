@@ -120,7 +120,8 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     log = Log(ctx.progress, watch)
     given = tuple(recipes) if recipes is not None else None
     question = Question(
-        model, data, eval_data, metric, constraints, passes, given, budget, split, same_data
+        *(model, data, eval_data, metric, constraints, passes, given, budget, split, same_data),
+        engines,
     )
     measures = is_here(ctx.target) and measure is None
     start = prepared(question, ctx, timed=ctx.clock is not None, measures=measures)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from trimtab.core.callables import is_callable_spec
 from trimtab.core.context import Context, check_seed
+from trimtab.core.dataset import Dataset
 from trimtab.core.documents import check_yaml, read_document
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
-from trimtab.core.fields import convert
+from trimtab.core.fields import File, convert
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
+from trimtab.core.sources.opening import with_files
 from trimtab.core.target import Target
 from trimtab.passes import find
 from trimtab.passes.base import Pass
@@ -68,12 +71,17 @@ class Recipe:
         return plain | {"passes": [_pass_to_json(p) for p in self.passes]}
 
     @classmethod
-    def from_json(cls, value: Any, *, where: str = "recipe") -> Recipe:
+    def from_json(cls, value: Any, *, where: str = "recipe", folder: Path | None = None) -> Recipe:
         """Read a recipe that `to_json` or a person wrote.
+
+        Args:
+            value: JSON values.
+            where: name of the recipe in messages.
+            folder: folder that files which it names are looked for in first.
 
         Raises:
             OptionError: an unknown pass or field; the nearest is suggested.
-            InputError: it is not a recipe.
+            InputError: it is not a recipe, or data that it names are not found.
         """
         if isinstance(value, list):
             value = {"passes": value}
@@ -87,8 +95,8 @@ class Recipe:
         target = value.get("target")
         return cls(
             name=str(value.get("name", Path(where).stem)),
-            passes=tuple(_pass_from_json(p, where) for p in value["passes"]),
-            model=convert(str | None, value.get("model"), where=f"{where}, model"),
+            passes=tuple(_pass_from_json(p, where, folder) for p in value["passes"]),
+            model=_beside(convert(str | None, value.get("model"), where=f"{where}, model"), folder),
             digest=convert(str | None, value.get("digest"), where=f"{where}, digest"),
             target=None if target is None else convert(Target, target, where=f"{where}, target"),
             seed=check_seed(convert(int, value.get("seed", 0), where=f"{where}, seed"), where),
@@ -105,12 +113,12 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a YAML or JSON file.
+        """Read a YAML or JSON file. Files that it names are beside it, or in the current folder.
 
         Raises:
-            InputError: no such file, or not YAML.
+            InputError: no such file, not YAML, or data that it names are not found.
         """
-        return cls.from_json(read_yaml(Path(path)), where=str(path))
+        return cls.from_json(read_yaml(Path(path)), where=str(path), folder=Path(path).parent)
 
 
 def read_yaml(path: Path) -> Any:
@@ -135,7 +143,7 @@ def _pass_to_json(step: Pass) -> Any:
     return {step.name(): values} if values else step.name()
 
 
-def _pass_from_json(value: Any, where: str) -> Pass:
+def _pass_from_json(value: Any, where: str, folder: Path | None) -> Pass:
     if isinstance(value, str):
         value = {value: {}}
     if not isinstance(value, Mapping) or len(value) != 1:
@@ -144,4 +152,42 @@ def _pass_from_json(value: Any, where: str) -> Pass:
     ((name, options),) = value.items()
     if not isinstance(options or {}, Mapping):
         raise InputError(f"the fields of pass {name!r} are not a mapping", where=where)
-    return find(str(name)).from_json(options or {})
+    kind = find(str(name))
+    return kind.from_json(_with_files(dict(options or {}), kind, where, folder))
+
+
+def _with_files(
+    options: dict[str, Any], kind: type[Pass], where: str, folder: Path | None
+) -> dict[str, Any]:
+    """Return the fields of a pass with files that are there beside the recipe, data among them."""
+    for name, field in kind.fields().items():
+        value = options.get(name)
+        if Dataset in get_args(field.type):
+            spec = value.get("data") if isinstance(value, Mapping) else value
+            if isinstance(spec, str):
+                found = with_files(spec, lambda name: str(_beside(name, folder)))
+                _check_found(found, spec, where, folder)
+                options[name] = {**value, "data": found} if isinstance(value, Mapping) else found
+        elif field.text == get_args(File)[1] and isinstance(value, str):
+            options[name] = _beside(value, folder)
+    return options
+
+
+def _beside(name: str | None, folder: Path | None) -> str | None:
+    """Return the file of that name in a folder where there is one; else the name."""
+    if not name or folder is None or is_callable_spec(name) or not (folder / name).exists():
+        return name
+    return str(folder / name)
+
+
+def _check_found(spec: str, written: str, where: str, folder: Path | None) -> None:
+    name = spec.partition("?")[0]
+    if folder is None or is_callable_spec(name) or name.startswith("memory:"):
+        return
+    if not Path(name).exists() and not Path(spec).exists():
+        raise InputError(
+            f"names data {written!r}, which are neither in {folder.absolute()} nor in the current "
+            f"folder, {Path.cwd()}",
+            where=where,
+            hint="Write the path from the recipe's folder",
+        )

@@ -112,10 +112,10 @@ class Constraints:
                 text, hint = f"there is no constraint {name!r}", nearest(name, known)
                 raise OptionError(text, where="constraints", hint=hint)
             if name == "max_latency":
-                values["percentile"], seconds = percentile(str(entry))
+                values["percentile"], seconds = percentile(str(entry), "constraints, max_latency")
                 values["max_latency_ns"] = seconds * 1e9
             elif name in {"max_size", "max_rss"}:
-                values[name] = None if entry is None else size(entry)
+                values[name] = None if entry is None else size(entry, f"constraints, {name}")
             elif name == "goal":
                 values[name] = entry
             elif name in {"batch", "callers"}:

@@ -16,6 +16,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model
+from trimtab.core.text import shape_text
 
 from ..dependency.graph import DependencyGraph, Group
 from .budget import LossCurve
@@ -123,7 +124,7 @@ def _own_scores(criterion: Callable[..., Any], graph: DependencyGraph) -> Floats
     if scores.shape != (graph.num_units,) or not np.isfinite(scores).all() or (scores < 0).any():
         raise OptionError(
             f"an importance has to return {graph.num_units} finite scores of at least 0, one for "
-            f"each unit; it returned shape {scores.shape}",
+            f"each unit; it returned shape {shape_text(scores.shape)}",
             where="prune-channels, importance",
             hint="DependencyGraph.unit_of gives the unit of each channel id of its weights",
         )

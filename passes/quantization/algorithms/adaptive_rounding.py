@@ -28,6 +28,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 
 from ...base import Pass, Rewrite
@@ -51,7 +52,7 @@ class RoundWeights(Pass):
     Run it on the int8 model, after CorrectBias or instead of it.
 
     Attributes:
-        data: samples; the context's if not given.
+        data: samples; that of the run if not given.
         samples: number of samples, one of four held out.
         reference: file of the float model that the int8 model was made from.
         unit: part that is rounded at once; block takes whole residual blocks and needs PyTorch.
@@ -62,7 +63,7 @@ class RoundWeights(Pass):
 
     data: Dataset | None = None
     samples: int = 256
-    reference: str = ""
+    reference: File = ""
     unit: Literal["layer", "block"] = "layer"
     steps: int = 300
 

@@ -47,7 +47,7 @@ class AbsorbBias(Pass):
     not get the shift.
 
     Attributes:
-        data: calibration data; the context's if not given.
+        data: calibration data; that of the run if not given.
         samples: number of samples.
     """
 

@@ -21,6 +21,7 @@ from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Array, Batch, Floats
 from trimtab.core.dataset import Dataset
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 
 from ...base import Pass, Rewrite
@@ -40,7 +41,7 @@ class CorrectBias(Pass):
     """Move the mean error of each int8 layer into its bias, where that improves the output.
 
     Attributes:
-        data: samples; the context's if not given.
+        data: samples; that of the run if not given.
         samples: number of samples, half of them held out.
         reference: file of the float model that the int8 model was made from.
         judge: error that must fall for a correction to be kept: that of the model's output
@@ -52,7 +53,7 @@ class CorrectBias(Pass):
 
     data: Dataset | None = None
     samples: int = 128
-    reference: str = ""
+    reference: File = ""
     judge: Literal["answer", "layer"] = "answer"
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:

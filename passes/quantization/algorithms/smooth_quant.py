@@ -46,7 +46,7 @@ class SmoothQuant(Pass):
         alpha: part of the difficulty that moves to the weights, 0 to 1.
         insert: insert a multiplication before the products where factors cannot be folded. It
             costs time, which only features with far larger values than the others repay.
-        data: calibration data; the context's if not given.
+        data: calibration data; that of the run if not given.
         samples: number of samples.
     """
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from trimtab.core.data import Array
 from trimtab.core.errors import DataError, ModelError
 from trimtab.core.metrics.kinds import OutputKind
+from trimtab.core.text import shape_text
 
 Values = Mapping[str, Tensor]
 NamePairs = Sequence[tuple[str, str]]
@@ -64,8 +65,9 @@ class Loss(nn.Module):
         for mine, theirs in self.outputs:
             if student[mine].shape != teacher[theirs].shape:
                 raise ModelError(
-                    f"output {mine!r} is {list(student[mine].shape)}, the teacher's {theirs!r} "
-                    f"is {list(teacher[theirs].shape)}",
+                    f"output {mine!r} is "
+                    f"{shape_text(student[mine].shape)}, the teacher's {theirs!r} "
+                    f"is {shape_text(teacher[theirs].shape)}",
                     where="teacher",
                     hint="Give the model that this one was made from",
                 )
@@ -226,7 +228,8 @@ def _projection(name: str, mine: Tensor, theirs: Tensor) -> nn.Module:
     rest, other = (x.shape[:axis] + x.shape[axis + 1 :] for x in (mine, theirs))
     if mine.ndim != theirs.ndim or rest != other:
         raise ModelError(
-            f"feature {name!r} is {list(mine.shape)}, the teacher's is {list(theirs.shape)}",
+            f"feature {name!r} is {shape_text(mine.shape)}, the teacher's is "
+            f"{shape_text(theirs.shape)}",
             where="features",
             hint="Only the number of channels may differ; name tensors of the same size",
         )

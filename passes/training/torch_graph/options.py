@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
-from trimtab.core.fields import to_plain
+from trimtab.core.fields import Duration, File, Folder, to_plain
 from trimtab.core.model import Model
 from trimtab.core.units import duration
 
@@ -25,7 +25,7 @@ class FinetuneOptions:
     """Data, loss, optimizer, schedule and bookkeeping of a training run.
 
     Attributes:
-        data: training data (default: the context's). Only ce needs labels.
+        data: training data (default: that of the run). Only ce needs labels.
         teacher: model to learn from, in most cases the float original: a file, or `original` for
             the model that the recipe started from (default: the input model itself).
         match: matching of outputs to the teacher's, by name or by order.
@@ -84,14 +84,14 @@ class FinetuneOptions:
     """
 
     data: Dataset | None = None
-    teacher: Model | str | None = None
+    teacher: Model | File | None = None
     match: Literal["name", "order"] = "name"
     loss: tuple[str, ...] = ()
     temperature: float = 4.0
     features: tuple[str, ...] = ()
     epochs: float | None = None
     steps: int | None = None
-    time: str | None = None
+    time: Duration | None = None
     batch: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float | None = None
@@ -112,11 +112,11 @@ class FinetuneOptions:
     learn_steps: bool = True
     augment: Literal["auto", "none", "mirror", "shift", "both"] = "auto"
     views: int = 0
-    cache: str | None = None
+    cache: Folder | None = None
     precision: Literal["float32", "bf16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
-    checkpoint: str | None = None
+    checkpoint: File | None = None
     checkpoint_minutes: float = 10.0
     resume: bool = False
 

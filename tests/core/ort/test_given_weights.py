@@ -12,7 +12,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 
 def network():
     """A product whose weight is used, one that nothing reads, and a shape that decides."""
-    model = graph(
+    return graph(
         """g (float[N, 64] x) => (float[N, 8, 8] y) {
           h = MatMul (x, w)
           y = Reshape (h, shape)
@@ -21,7 +21,6 @@ def network():
         shape=np.array([-1, 8, 8]),
         unread=(10, 10),
     )
-    return model
 
 
 @pytest.fixture

@@ -505,3 +505,14 @@ def test_a_pattern_of_exclude_that_no_node_has_ends_it_at_once(make):
     model = make()
     with pytest.raises(OptionError, match="matches no node: 'hed'"):
         QuantizeAuto(data=normal(model, rows=8), exclude=("hed",))(model, VNNI)
+
+
+@pytest.mark.parametrize(("rows", "said"), [(1, "(none held out)"), (3, "3 rows (1 held out)")])
+def test_a_row_that_calibrates_is_not_called_held_out(rows, said, tmp_path, capsys):
+    data = np.random.default_rng(0).normal(size=(rows, 8)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=data)
+    model = "(float[n,8] x) => (float[n,8] y) <float[8,8] w> { y = MatMul (x, w) }"
+    source = str(model_of(model).save(tmp_path / "m.onnx"))
+    out = ["-o", str(tmp_path / "o.onnx"), "--data", str(tmp_path / "d.npz"), "--keep"]
+    assert main(["quantize", source, *out]) == 0
+    assert said in capsys.readouterr().out.partition("\n")[0]

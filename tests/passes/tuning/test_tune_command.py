@@ -65,6 +65,32 @@ def test_writes_the_faster_graph_and_the_options_beside_it(
     assert "threads 1: 2.00x" in printed
 
 
+@pytest.mark.parametrize("spread", [0.05, 0.9])
+def test_what_was_tried_is_told_once(
+    spread: float,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unsure(bench: Any, base: Model, candidate: Model, *args: Any) -> Ratio:
+        return Ratio(2.0, 2.0 - 2 * spread, 2.0 + 2 * spread)
+
+    monkeypatch.setattr(SumWins, "compare", unsure)
+    out, notes = str(tmp_path / "tuned.onnx"), tmp_path / "notes.json"
+    options = ["--threads", "2", "--time", "60s", "--json", str(notes)]
+    assert main(["tune", model, "-o", out, *options]) == 0
+    printed = capsys.readouterr()
+    told = (printed.out + printed.err).splitlines()
+    tried = json.loads(notes.read_text())["steps"][-1]["notes"]["tried"]
+    assert [choice for choice in tried if sum(f"{choice}: " in t for t in told) != 1] == []
+    no_meaning = [t for t in told if "has no meaning with one thread" in t]
+    assert no_meaning == [
+        "  has no meaning with one thread: spinning threads, dynamic block base 4"
+    ]
+    assert len(set(told)) == len(told)
+
+
 def test_without_session_options_there_is_no_file_beside(model: str, tmp_path: Path) -> None:
     out = tmp_path / "tuned.onnx"
     assert main(["tune", model, "-o", str(out), "--no-session", "--threads", "2"]) == 0

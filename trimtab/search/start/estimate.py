@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from trimtab.core.ort.engines import Engine
 
 from ..confirmation.fresh_run import SECONDS_EACH
 from ..recipe import Recipe
 from ..speed.timing import SECONDS_PER_GRAPH
 from ..splits import Splits
+from ..steps.engines import FILES, beyond_cpu, own_form
 from ..steps.plan import SHARES, SearchPlan
 from ..time_budget import TimeBudget, pass_seconds
 
@@ -32,9 +35,16 @@ class EstimateLine:
 
 
 def estimate(
-    plan: SearchPlan, item_s: float, splits: Splits, budget: TimeBudget
+    plan: SearchPlan,
+    item_s: float,
+    splits: Splits,
+    budget: TimeBudget,
+    engines: Sequence[Engine] = (),
 ) -> list[EstimateLine]:
-    """List the candidates with seconds, from the time of evaluating the original on one item."""
+    """List the candidates with seconds, from the time of evaluating the original on one item.
+
+    What an engine other than the CPU takes is not known beforehand: as long as the CPU, it says.
+    """
     full = item_s * len(splits.selection)
 
     def line(stage: str, recipe: Recipe, *, always: bool = True) -> EstimateLine:
@@ -52,6 +62,13 @@ def estimate(
     if budget.train_seconds and plan.allows("finetune"):
         work = "find the strength of pruning, then train"
         lines.append(EstimateLine("train", work, budget.train_seconds))
+    for engine in beyond_cpu(engines):
+        names = ["float", *("the best" if n == 0 else "the next best" for n in range(FILES))]
+        lines += [EstimateLine("engines", f"{name} on {engine}", full) for name in names]
+        lines += [
+            line("engines", replace(r, name=f"{r.name} on {engine}"))
+            for r in own_form(plan, engine)
+        ]
     made = [entry.always for entry in lines if entry.stage != "train"]
     for always, more in ((True, ""), (False, " more")):
         if graphs := made.count(always):

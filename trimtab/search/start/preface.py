@@ -6,6 +6,7 @@ import importlib.util
 import time
 from collections.abc import Sequence
 
+from trimtab.core.alike import alike
 from trimtab.core.dataset import Dataset
 from trimtab.core.metric import Metric, evaluate
 from trimtab.core.model import Model
@@ -82,6 +83,12 @@ def data_line(splits: Splits, metric: Metric, limit: float) -> str:
         f"{text}. Too few for one part to tell it from one and a half times as much, so both "
         f"decide together, and answers are compared with the float model's on all rows.{more}"
     )
+
+
+def alike_lines(splits: Splits) -> list[str]:
+    """Return a warning of each source of rows that are alike."""
+    parts = {part.spec: part for part in (splits.test, splits.calibration)}
+    return [f"Warning: {spec}: {how}." for spec, part in parts.items() if (how := alike(part))]
 
 
 def plan_line(names: Sequence[str], seconds: tuple[float, float], budget: TimeBudget) -> str:

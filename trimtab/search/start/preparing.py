@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.core.context import Context
 from trimtab.core.metric import Metric, find_limited, fitted
 from trimtab.core.model import Model
+from trimtab.core.ort.engines import Engine
 from trimtab.passes.base import Pass
 
 from ..recipe import Recipe
@@ -16,11 +17,12 @@ from ..reporting.evidence import TRAINS
 from ..result import Constraints
 from ..speed.costs import is_here
 from ..splits import Splits, calibration_rows, split_data, taken_of
+from ..steps.engines import beyond_cpu
 from ..steps.plan import SearchPlan
 from ..time_budget import TimeBudget
 from .estimate import EstimateLine, estimate, span
 from .inputs import open_data, open_input_model
-from .preface import data_line, obstacles, plan_line, seconds_an_item, share_in_time
+from .preface import alike_lines, data_line, obstacles, plan_line, seconds_an_item, share_in_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class Question:
         budget: limits of time.
         split: shares of the splits.
         same_data: accept evaluation data that contain calibration data.
+        engines: execution providers to choose from.
     """
 
     model: Any
@@ -50,6 +53,7 @@ class Question:
     budget: TimeBudget
     split: Sequence[float] | None = None
     same_data: bool = False
+    engines: Sequence[Engine] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,7 @@ def prepared(question: Question, ctx: Context, *, timed: bool, measures: bool) -
         splits = taken_of(splits, share, ctx.seed)
     metric = fitted(metric, model, splits.selection, runner=ctx.runner)
     told.append(data_line(splits, metric, limit))
+    told += alike_lines(splits)
     plan, lines = None, list[EstimateLine]()
     if recipes is None:
         plan = SearchPlan.of(
@@ -109,8 +114,9 @@ def prepared(question: Question, ctx: Context, *, timed: bool, measures: bool) -
             question.passes,
             timed=timed and is_here(ctx.target),
         )
-        lines = estimate(plan, item_s, splits, budget)
-        told.append(plan_line(plan.family_names(), span(lines, budget), budget))
+        lines = estimate(plan, item_s, splits, budget, question.engines)
+        names = [*plan.family_names(), *(f"the best on {e}" for e in beyond_cpu(question.engines))]
+        told.append(plan_line(names, span(lines, budget), budget))
     trains = budget.train_seconds is not None
     told += [f"In the way: {text}." for text in obstacles(trains=trains, measures=measures)]
     return Prepared(model, splits, metric, plan, item_s, lines, told)

@@ -43,13 +43,18 @@ def try_engines(search: Search, engines: Sequence[Engine], plan: SearchPlan | No
 
     With a plan also in the form that the engine wants, where this machine's kernels want another.
     """
-    beyond = [engine for engine in engines if engine.provider != CPU]
+    beyond = beyond_cpu(engines)
     if not beyond:
         return
     recipes = worth_trying(search.good())
     for engine in beyond:
-        search.attempt("engines", [*recipes, *_own_form(plan, engine)], engine)
+        search.attempt("engines", [*recipes, *own_form(plan, engine)], engine)
     search.measure("engines")
+
+
+def beyond_cpu(engines: Sequence[Engine]) -> list[Engine]:
+    """Return the engines other than the CPU's own, on which everything is tried anyway."""
+    return [engine for engine in engines if engine.provider != CPU]
 
 
 def worth_trying(kept: Sequence[Result]) -> list[Recipe]:
@@ -60,7 +65,7 @@ def worth_trying(kept: Sequence[Result]) -> list[Recipe]:
     return [*plain[:1], *[recipe for recipe in recipes if recipe not in plain][:FILES]]
 
 
-def _own_form(plan: SearchPlan | None, engine: Engine) -> list[Recipe]:
+def own_form(plan: SearchPlan | None, engine: Engine) -> list[Recipe]:
     """Return the recipe most likely to do on an engine, for its own target."""
     target = next((t for t in PRESETS.values() if t.provider == engine.provider), None)
     if plan is None or target is None:
