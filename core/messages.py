@@ -24,15 +24,24 @@ def shell_of(model: onnx_ir.Model, least: int) -> Shell:
     The message says of them that they lie in a file, which is never read: who loads it has to give
     the arrays as well. Only types that numpy has; weights of subgraphs stay inside.
     """
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, onnx_ir.TensorProtoTensor) and _is_large(tensor, least):
+            # It makes a new array at each question: one serves all sessions, and all clones.
+            value.const_value = onnx_ir.Tensor(
+                tensor.numpy(),
+                tensor.dtype,
+                shape=onnx_ir.Shape(tensor.shape.numpy()),
+                name=tensor.name,
+                doc_string=tensor.doc_string,
+            )
     shell = model.clone()
     apart: dict[str, onnx_ir.TensorProtocol] = {}
     for name, value in shell.graph.initializers.items():
         tensor = value.const_value
         inside = value.is_graph_input() or value.is_graph_output() or not value.uses()
-        if tensor is None or inside or tensor.dtype not in _PLAIN_TYPES:
-            continue  # onnxruntime drops what nothing reads, and misses it then
-        if tensor.nbytes >= least:
-            apart[name], value.const_value = tensor, None
+        if tensor is not None and not inside and _is_large(tensor, least):
+            apart[name], value.const_value = tensor, None  # it misses what nothing reads
     with_weights_in_memory(shell)
     for name, tensor in apart.items():
         shell.graph.initializers[name].const_value = onnx_ir.ExternalTensor(
@@ -45,6 +54,11 @@ def shell_of(model: onnx_ir.Model, least: int) -> Shell:
         )
     made = bytes(as_stored(onnx_ir.to_proto(shell)).SerializeToString())
     return made, {name: np.ascontiguousarray(t.numpy()) for name, t in apart.items()}
+
+
+def _is_large(tensor: onnx_ir.TensorProtocol, least: int) -> bool:
+    """Return whether a weight is of so many bytes, and of a type that numpy has."""
+    return tensor.dtype in _PLAIN_TYPES and tensor.nbytes >= least
 
 
 def has_external_weights(model: onnx_ir.Model) -> bool:
