@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir
+from numpy.typing import NDArray
 
-from .data import Array
 from .maps import with_maps
 
 #: A message without the contents of its large initializers, and these by name.
-Shell = tuple[bytes, dict[str, Array]]
+Shell = tuple[bytes, dict[str, NDArray[Any]]]
 #: Types of weights that a session can be given as arrays.
 _PLAIN_TYPES = frozenset(
     onnx_ir.DataType[name]
