@@ -14,11 +14,11 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from .computed_constants import check_computed_constants
-from .endless_loops import check_loops
+from .checks.computed_constants import check_computed_constants
+from .checks.endless_loops import check_loops
+from .checks.scopes import check_scopes, sorted_nodes
 from .errors import ModelError
 from .maps import from_proto
-from .scopes import check_scopes, sorted_nodes
 from .sparse import densify, graphs_of
 from .text import shape_text
 

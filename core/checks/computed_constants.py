@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from .errors import ModelError
+from ..errors import ModelError
 
 #: Operators whose result may be much larger than what they read.
 _GROWING = frozenset(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from .errors import ModelError
+from ..errors import ModelError
 
 _HINT = "Export it again; `python -m onnx.checker` shows more"
 

@@ -11,8 +11,8 @@ import math
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from .errors import ModelError
-from .sparse import graphs_of
+from ..errors import ModelError
+from ..sparse import graphs_of
 
 #: Most turns of a Loop without a condition of its own: about a minute of the smallest body.
 MOST_TURNS = 30_000_000
