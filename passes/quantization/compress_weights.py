@@ -331,7 +331,7 @@ def _expand_unfolded(model: Model, ctx: Context) -> list[Declined]:
     provider = ctx.target.provider
     known = provider in available_providers()
     config = SessionConfig(provider=provider) if known else SessionConfig()
-    running = optimized_graph(model, config)
+    running = optimized_graph(model, config.with_fusions_only(model))
     left = {str(value.name) for value in compressed_weights(running)}
     if left:
         expand_compressed(model.ir, left)

@@ -135,6 +135,7 @@ class Judge:
     ) -> Iterator[Mapping[str, Array]]:
         """Yield the outputs of each batch that are tensors; of a stream with the model's states."""
         config = SessionConfig.for_evaluation(self.target, threads=usable_cpus())
+        config = config.with_fusions_only(model)  # a large graph loads longer than it runs
         config = config if self.engine is None else self.engine.applied(config)
         if isinstance(self.batches, Dataset) and not also:
             found = (outputs for _, outputs in run_here(model, self.batches, config))
