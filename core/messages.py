@@ -38,12 +38,9 @@ def shell_of(model: onnx_ir.Model, least: int) -> Shell:
                 doc_string=tensor.doc_string,
             )
     shell = model.clone()
-    apart: dict[str, onnx_ir.TensorProtocol] = {}
-    for name, value in shell.graph.initializers.items():
-        tensor = value.const_value
-        inside = value.is_graph_input() or value.is_graph_output() or not value.uses()
-        if tensor is not None and not inside and _is_large(tensor, least):
-            apart[name], value.const_value = tensor, None  # it misses what nothing reads
+    apart = weights_apart(shell, least)
+    for name in apart:
+        shell.graph.initializers[name].const_value = None
     with_weights_in_memory(shell)
     for name, tensor in apart.items():
         shell.graph.initializers[name].const_value = onnx_ir.ExternalTensor(
@@ -56,6 +53,18 @@ def shell_of(model: onnx_ir.Model, least: int) -> Shell:
         )
     made = bytes(as_stored(onnx_ir.to_proto(shell)).SerializeToString())
     return made, {name: np.ascontiguousarray(t.numpy()) for name, t in apart.items()}
+
+
+def weights_apart(model: onnx_ir.Model, least: int) -> dict[str, onnx_ir.TensorProtocol]:
+    """Return the weights of so many bytes that a message can do without, by name."""
+    apart = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        # onnxruntime misses what nothing reads.
+        inside = value.is_graph_input() or value.is_graph_output() or not value.uses()
+        if tensor is not None and not inside and _is_large(tensor, least):
+            apart[name] = tensor
+    return apart
 
 
 def _is_large(tensor: onnx_ir.TensorProtocol, least: int) -> bool:

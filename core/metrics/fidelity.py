@@ -39,11 +39,13 @@ class _Judge:
         kind: see `OutputKind`.
         reader: reader of detections, None for other kinds.
         spaces: symbols of a sequence that do not count.
+        wholes: whole numbers or texts in a row; 0 of other kinds.
     """
 
     kind: OutputKind
     reader: DetectionReader | None = None
     spaces: frozenset[int] = frozenset()
+    wholes: int = 0
 
     def score(self, mine: Array, truth: Array) -> Floats:
         """Return (N, 2): what was kept of each item, and what there was to keep.
@@ -113,7 +115,7 @@ class _Judge:
         """Return the part of an item that one decision is, 0 of a signal, which has none."""
         if self.kind.kind == "signal":
             return 0.0
-        return 1 / max(1.0, float(table[:, 1].mean()))
+        return 1 / max(1.0, self.wholes, float(table[:, 1].mean()))
 
 
 def _of_one_length(mine: Array, truth: Array, kind: OutputKind) -> tuple[Array, Array]:
@@ -233,6 +235,11 @@ class _Scored:
     losses: Mapping[str, Floats]
 
 
+def _wholes(array: Array) -> int:
+    """Return how many whole numbers, or texts, a row has."""
+    return array.size // max(1, len(array)) if array.ndim else 1
+
+
 def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
     """Return the metric `fidelity` for a float model.
 
@@ -250,6 +257,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
             if kind.kind == "detections"
             else None,
             _spaces(model) if kind.kind == "sequence" else frozenset(),
+            _wholes(found[0][name]) if kind.kind == "integers" else 0,
         )
         for name, kind in judged.kinds.items()
     }
@@ -272,7 +280,8 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
             value, items[name] = judge.value(table)
             noise, size = np.sum([s.losses[name] for s in scored], axis=0)
             loss = float(np.mean(noise / np.maximum(size, 1e-24)))
-            units[name] = judge.unit(table) if loss else 0.0
+            # Whole numbers that are the same do not tell that what they are made from is.
+            units[name] = judge.unit(table) if loss or judge.wholes else 0.0
             outputs.append(OutputQuality(name, str(judge.kind), value, loss))
         worst = min(outputs, key=lambda output: output.value)
         return Pooled(worst.value, items[worst.name], tuple(outputs), units[worst.name])

@@ -10,7 +10,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Model
+from ..messages import weights_apart
+from ..model import EXTERNAL_DATA_BYTES, Model
 from ..runtime import runtime
 
 #: Bytes of a model, and of a weight, from which that pays.
@@ -26,8 +27,15 @@ class Given:
 
 
 def given_weights(model: Model, options: Any) -> Given | None:
-    """Give the large weights of a model to session options; None where it has none."""
+    """Give the large weights of a model to session options.
+
+    None where it has none, and where what has to stay in its message is too much for one.
+    """
     if model.weight_bytes < LARGE_MODEL:
+        return None
+    apart = weights_apart(model.ir, LARGE)
+    inside = model.weight_bytes - sum(tensor.nbytes for tensor in apart.values())
+    if not apart or inside > EXTERNAL_DATA_BYTES:
         return None
     ort = runtime()
 

@@ -48,3 +48,15 @@ def test_answers_that_do_not_differ_at_all_have_no_interval_to_tell() -> None:
     near = metric.finish([metric.score({"y": scores * np.float32(0.999)}, {"y": scores})])
     assert near.value == 1.0
     assert near.interval == pytest.approx((1 - 2.51 / 12, 1.0))
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_whole_numbers_that_all_stay_may_hide_a_difference(width: int) -> None:
+    """Class numbers are decisions already: the same ones come from scores that differ."""
+    model = model_of("(float[N,4] x) => (int64[N,K] y) { y = ArgMax <axis = 1, keepdims = 1> (x) }")
+    ids = np.arange(12).reshape(12, 1).repeat(width, 1)
+    metric = fidelity_of(model, [{"y": ids}])
+    assert metric.finish is not None
+    same = metric.finish([metric.score({"y": ids}, {"y": ids})])
+    assert same.value == 1.0
+    assert same.interval == pytest.approx((1 - 2.51 / 12 / width, 1.0))

@@ -7,6 +7,7 @@ import pytest
 from int8_graphs import graph
 
 from trimtab.core.ort import given_weights as given
+from trimtab.core.ort import session as session_module
 from trimtab.core.ort.session import SessionConfig, build_session, run
 
 
@@ -62,3 +63,22 @@ def test_small_models_and_optimized_graphs_keep_their_weights(tmp_path, large, m
     assert (tmp_path / "m.onnx").stat().st_size > 64 * 64 * 4
     monkeypatch.setattr(given, "LARGE_MODEL", 1 << 20)
     assert answers(model)[0].trimtab_given is None
+
+
+def test_a_message_too_large_without_its_large_weights_goes_via_a_file(large, monkeypatch):
+    """Weights of types that numpy lacks, of subgraphs, and those that nothing reads stay inside."""
+    model = network()
+    unread = 10 * 10 * 4
+    wanted = answers(model, copied=True)[1]
+    monkeypatch.setattr(session_module, "EXTERNAL_DATA_BYTES", 100)
+    for most, given_ones in ((unread + 100, ["w"]), (unread - 1, None)):
+        monkeypatch.setattr(given, "EXTERNAL_DATA_BYTES", most)
+        session, found = answers(model)
+        held = session.trimtab_given
+        assert (held and list(held.weights)) == given_ones
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_model_without_weights_to_give_is_loaded_as_ever(large, monkeypatch):
+    monkeypatch.setattr(given, "LARGE", 1 << 20)
+    assert answers(network())[0].trimtab_given is None
