@@ -281,9 +281,8 @@ def _check_same(
     )
     if not fits:
         raise DataError(
-            f"state {name!r} has shape "
-            f"{shape_text(before)}, and output {after!r} that was to be fed "
-            f"back to it has {shape_text(behind)}",
+            f"state {name!r} has shape {shape_text(before)}, and output {after!r} that was to be "
+            f"fed back to it has {shape_text(behind)}",
             where=where,
             hint="Name the output of that state: --state INPUT=OUTPUT",
         )

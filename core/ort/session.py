@@ -27,7 +27,7 @@ from ..target import Target, check_threads, usable_cpus
 from ..timings import stage
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, compiles, load_libraries
-from .given_weights import given_weights
+from .given_weights import Given, given_weights
 from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
 from .provider_options import with_threads
 from .random_operators import with_fixed_draws
@@ -205,10 +205,8 @@ def build_session(
     stored = _stored_bytes(model)
     doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model, stored))
     providers = _providers(options, config)
-    given = None
-    may_share = config.provider == "CPUExecutionProvider" and config.config.get(EXACT_INT8) != "1"
-    if isinstance(model, Model) and may_share and not copied and save_to is None:
-        given = given_weights(model, options)  # kernels of exact int8 write over weights
+    alone = copied or save_to is not None
+    given = None if alone else _given_weights(model, config, options)
     source_of = _file_or_bytes(model, stored) if given is None else given.message
     with stage("loading models"), source_of as source, runtime_errors(name), doing:
         session = ort.InferenceSession(
@@ -224,6 +222,12 @@ def build_session(
     session.trimtab_bytes = stored
     session.trimtab_given = given  # which has to live as long
     return session
+
+
+def _given_weights(model: Model | str | Path, config: SessionConfig, options: Any) -> Given | None:
+    """Give weights to the options where no kernel writes over them, as those of exact int8 do."""
+    may_share = config.provider == "CPUExecutionProvider" and config.config.get(EXACT_INT8) != "1"
+    return given_weights(model, options) if isinstance(model, Model) and may_share else None
 
 
 def _load_units(model: Model | str | Path, stored: int) -> float:

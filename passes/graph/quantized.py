@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimtab.core.errors import DataError, InputError
+from trimtab.core.errors import InputError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
@@ -59,15 +59,6 @@ def refuse_integers(model: Model, hint: str = _HINT) -> None:
     """
     if any(n.op_type in (INT8_OPS | QDQ_OPS) - _PAIRS for n in model.nodes()):
         refuse_quantized(model, hint)
-
-
-def nothing_to_quantize(model: Model) -> DataError:
-    """Return the error for a model in which there are neither layers nor weights."""
-    return DataError(
-        "has nothing to quantize",
-        where=model.name,
-        hint="It has no layer, as Conv, Gemm or MatMul, and no weights; trees stay as they are",
-    )
 
 
 def prepare_float(model: Model) -> None:

@@ -28,7 +28,6 @@ from trimtab.core.units import duration
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
-from ..graph.quantized import nothing_to_quantize
 from ..graph.shapes import forget_shapes
 from ..training import torch_graph
 from ..training.finetune import Finetune
@@ -44,6 +43,7 @@ from .limits import check_limits
 from .qdq.float_ends import float_ends
 from .qdq.int8_operators import PRODUCTS, is_transformer
 from .qdq.prepare import without_double
+from .quantizer import Quantizer
 from .refinements import corrected, refine
 from .speed_choice import SpeedChoice, store_weights
 from .static import QuantizeStatic
@@ -76,7 +76,7 @@ _REPORTED = frozenset(
 
 
 @dataclass(frozen=True)
-class QuantizeAuto(Pass):
+class QuantizeAuto(Quantizer):
     """Quantize by the best known order of passes, each step kept only where it helps.
 
     Attributes:
@@ -99,7 +99,6 @@ class QuantizeAuto(Pass):
 
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
-    layers_only: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256
@@ -138,14 +137,6 @@ class QuantizeAuto(Pass):
     def _asks_the_clock(self) -> bool:
         """True where weights alone are stored in 8 bits if int8 arithmetic is not faster."""
         return self.max_drop is None and not self.all_int8
-
-    def without_layers(self, model: Model) -> Rewrite:
-        """Refuse a model in which there are neither layers nor weights.
-
-        Raises:
-            DataError: always.
-        """
-        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Run the steps for the model's family."""

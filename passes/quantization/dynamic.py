@@ -14,11 +14,11 @@ from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 
-from ..base import Pass, Rewrite
+from ..base import Rewrite
 from ..graph.declined import Declined
 from ..graph.forms.float32_form import has_products_of, to_float32
 from ..graph.patterns import match_nodes
-from ..graph.quantized import nothing_to_quantize, with_constants
+from ..graph.quantized import with_constants
 from ..graph.shapes import infer_shapes
 from .file_size import size_notes
 from .int8_share import measure_int8_share
@@ -27,13 +27,14 @@ from .qdq.dynamic_writer import DynamicScheme, Written, write_dynamic
 from .qdq.float_ends import float_ends
 from .qdq.int8_operators import PRODUCTS
 from .qdq.int8_rewrites import DYNAMIC_RULES, apply_int8_rewrites
+from .quantizer import Quantizer
 
 #: First operator set with DynamicQuantizeLinear.
 MINIMUM_OPSET = 11
 
 
 @dataclass(frozen=True)
-class QuantizeDynamic(Pass):
+class QuantizeDynamic(Quantizer):
     """Quantize weights to int8 and activations while the model runs; needs no data.
 
     Suitable for transformers and recurrent networks. Convolutions stay float unless asked for:
@@ -50,7 +51,6 @@ class QuantizeDynamic(Pass):
     """
 
     shrinks: ClassVar[bool] = True
-    layers_only: ClassVar[bool] = True
 
     per_channel: bool = True
     weight: Literal["int8", "uint8"] | None = None
@@ -59,14 +59,6 @@ class QuantizeDynamic(Pass):
     exclude: tuple[str, ...] = ()
     all_int8: bool = False
     backend: Literal["trimtab", "onnxruntime"] = "trimtab"
-
-    def without_layers(self, model: Model) -> Rewrite:
-        """Refuse a model in which there are neither layers nor weights.
-
-        Raises:
-            DataError: always.
-        """
-        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Write the graph of integer operators and measure what runs in int8."""

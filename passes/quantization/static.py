@@ -23,7 +23,7 @@ from trimtab.core.ort.overflow import find_overflows
 from trimtab.core.target import Target
 from trimtab.core.text import counted
 
-from ..base import Pass, Rewrite
+from ..base import Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.concat_ranges import share_ranges
 from ..calibration.range_estimator import Method, Range, find_range
@@ -32,7 +32,6 @@ from ..calibration.statistics_file import load_statistics, save_statistics
 from ..calibration.tensor_methods import parse_tensor_ranges, range_methods
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes, match_tensors
-from ..graph.quantized import nothing_to_quantize
 from ..graph.queries import in_subgraphs
 from ..graph.stored.weight_scales import clip_weights
 from .hold_out import hold_out
@@ -56,6 +55,7 @@ from .qdq.ort_backend import METHODS, quantize_with_onnxruntime
 from .qdq.prepare import prepare
 from .qdq.roles import FLOATS, element_type
 from .qdq.writer import Scheme, observed_tensors, quantize_graph
+from .quantizer import Quantizer
 
 #: Fewer samples than this cause a message to the user.
 FEW_SAMPLES = 8
@@ -64,7 +64,7 @@ OVERFLOW_SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class QuantizeStatic(Pass):
+class QuantizeStatic(Quantizer):
     """Quantize weights and activations to int8, with ranges from calibration data.
 
     Attributes:
@@ -100,7 +100,6 @@ class QuantizeStatic(Pass):
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
     fits: ClassVar[bool] = True
-    layers_only: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256
@@ -140,14 +139,6 @@ class QuantizeStatic(Pass):
                 where=others[0],
                 hint="Leave it out, or use the backend trimtab",
             )
-
-    def without_layers(self, model: Model) -> Rewrite:
-        """Refuse a model in which there are neither layers nor weights.
-
-        Raises:
-            DataError: always.
-        """
-        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, measure what runs in int8."""

@@ -14,14 +14,14 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 
-from ..base import Pass, Rewrite
+from ..base import Rewrite
 from ..graph.constant_reader import Folded
 from ..graph.declined import Declined
 from ..graph.edit import remove_unused_initializers, replace_output
 from ..graph.gemm import first_factor, parts_of_gemm, with_bias
 from ..graph.graph_writer import COMPUTED, FLOAT32, GraphWriter
 from ..graph.patterns import match_nodes
-from ..graph.quantized import nothing_to_quantize, with_constants
+from ..graph.quantized import with_constants
 from ..graph.queries import is_onnx_op, pair, rank
 from .algorithms.block_weights import (
     PackedWeight,
@@ -33,6 +33,7 @@ from .algorithms.block_weights import (
 from .algorithms.gptq import round_products
 from .algorithms.hqq import half_quadratic
 from .file_size import size_notes
+from .quantizer import Quantizer
 
 #: Block sizes that the kernels support.
 BLOCKS = (16, 32, 64, 128, 256)
@@ -51,7 +52,7 @@ _PRODUCTS = {
 
 
 @dataclass(frozen=True)
-class QuantizeWeights(Pass):
+class QuantizeWeights(Quantizer):
     """Store the weights of matrix products in 4 or 8 bits, with a scale for each small block.
 
     Uses onnxruntime's MatMulNBits operator. It suits models that spend their time on reading
@@ -72,7 +73,6 @@ class QuantizeWeights(Pass):
 
     shrinks: ClassVar[bool] = True
     fits: ClassVar[bool] = True
-    layers_only: ClassVar[bool] = True
 
     bits: int = 4
     block: int = 32
@@ -90,14 +90,6 @@ class QuantizeWeights(Pass):
             raise OptionError(f"must be one of {BLOCKS}", where=f"block={self.block}")
         if self.samples < 1:
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
-
-    def without_layers(self, model: Model) -> Rewrite:
-        """Refuse a model in which there are neither layers nor weights.
-
-        Raises:
-            DataError: always.
-        """
-        raise nothing_to_quantize(model)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Replace products with constant weights by MatMulNBits."""

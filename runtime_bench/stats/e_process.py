@@ -7,18 +7,16 @@ d_i = ln(base / candidate): above 0 the candidate is faster. To test a boundary 
     E   = 2 Phi(z) exp(z^2 / 2) / sqrt(1 + tau2 V),   z = S / sqrt(V + 1 / tau2)
 
 where s is the median of |d_i - theta0| over the first ten blocks, before which nothing is claimed.
-It is known from the sizes of these differences alone, and so are the clipped sizes: where d_i is
-symmetric about theta0, as many signs as there are fair coins are left, whatever the sizes. If Y is
-symmetric given what came before, E[exp(l Y - l^2 Y^2 / 2)] <= 1 for every l (de la Pena, "A general
-class of exponential inequalities for martingales and ratios", Ann. Probab. 27, 1999), so its
-mixture over a half-normal l > 0 (Robbins, "Statistical methods related to the law of the iterated
-logarithm", 1970) is a non-negative supermartingale, and P(ever E >= 1 / alpha) <= alpha (Ville
-1939): the test may be evaluated after every block and stopped at any time. It assumes neither a
-known variance nor normality nor independence: for two equal programs the coin makes d_i symmetric
-whatever the machine does. For boundaries other than 0 the noise must act multiplicatively.
-
-A scale from a spread about the mean would depend on signs, and the blocks that it is made from
-could not be used: a difference of any size took 20 blocks at 5% where it takes 11 now.
+Sizes alone decide the scale and what is clipped, and leave each sign a fair coin where d_i is
+symmetric about theta0: so these blocks count as well. (A spread about their mean would depend on
+the signs.) If Y is symmetric given what came before, E[exp(l Y - l^2 Y^2 / 2)] <= 1 for every l (de
+la Pena, "A general class of exponential inequalities for martingales and ratios", Ann. Probab. 27,
+1999), so its mixture over a half-normal l > 0 (Robbins, "Statistical methods related to the law of
+the iterated logarithm", 1970) is a non-negative supermartingale, and P(ever E >= 1 / alpha) <=
+alpha (Ville 1939): the test may be evaluated after every block and stopped at any time. It assumes
+neither a known variance nor normality nor independence: for two equal programs the coin makes d_i
+symmetric whatever the machine does. For boundaries other than 0 the noise has to act
+multiplicatively.
 """
 
 from __future__ import annotations
