@@ -21,16 +21,25 @@ FOLDER = Path(passes.__file__).parent
 
 
 def scanned() -> dict[str, str]:
-    """Each class of the folder that derives from `Pass`, with its module."""
-    found = {}
+    """Each class of the folder that derives from `Pass`, by others too, and rewrites graphs."""
+    classes: dict[str, tuple[ast.ClassDef, str]] = {}
     for path in sorted(FOLDER.rglob("*.py")):
         if "torch_graph" in path.parts:
             continue
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef) and "Pass" in map(ast.unparse, node.bases):
-                module = ".".join(path.relative_to(FOLDER).with_suffix("").parts)
-                found[node.name] = module
-    return found
+        module = ".".join(path.relative_to(FOLDER).with_suffix("").parts)
+        nodes = ast.parse(path.read_text()).body
+        classes |= {node.name: (node, module) for node in nodes if isinstance(node, ast.ClassDef)}
+    derived, before = {"Pass"}, 0
+    while len(derived) > before:
+        before = len(derived)
+        derived |= {n for n, (c, _) in classes.items() if derived & set(map(ast.unparse, c.bases))}
+    return {
+        name: classes[name][1]
+        for name in derived - {"Pass"}
+        if any(
+            isinstance(f, ast.FunctionDef) and f.name == "rewrite" for f in classes[name][0].body
+        )
+    }
 
 
 @pytest.mark.slow
