@@ -45,7 +45,7 @@ from .qdq.int8_operators import PRODUCTS, is_transformer
 from .qdq.prepare import without_double
 from .quantizer import Quantizer
 from .refinements import corrected, refine
-from .speed_choice import SpeedChoice, store_weights
+from .speed_choice import SpeedChoice, offer_faster, store_weights
 from .static import QuantizeStatic
 from .wanted import Wanted
 
@@ -229,14 +229,28 @@ class QuantizeAuto(Quantizer):
             ends = float_ends(search.original.graph)
             return None if any(node.op_type in PRODUCTS for node, _ in ends) else failure
         if not self._pays(search, speed):
-            dynamic()
+            if not dynamic():
+                self._offer_faster(search, wanted.mixed(static), (), speed)
             return None
         before: tuple[Pass, ...] = ()
         if self.effort != "quick" or not search.keeps_promise:
             static, before = refine(search, static)
         if not dynamic():
+            if not wanted.is_missed():
+                self._offer_faster(search, wanted.mixed(static, margin=1.0), before, speed)
             self._bring_home(search, static, before, wanted, dynamic)
         return None
+
+    def _offer_faster(
+        self,
+        search: GreedySearch,
+        mixed: QuantizeStatic,
+        before: tuple[Pass, ...],
+        speed: SpeedChoice | None,
+    ) -> None:
+        """Leave float what int8 makes slower, where the clock says that it pays."""
+        if speed is not None and search.ctx.clock is not None and self.effort != "quick":
+            offer_faster(search, mixed, before, speed)
 
     def _bring_home(
         self,

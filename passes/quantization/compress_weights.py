@@ -93,6 +93,7 @@ class CompressWeights(Pass):
         exclude: nodes whose weights stay as they are, by name or glob pattern.
         data: samples to round on, and others to judge on; that of the run if not given.
         samples: number of samples to round on; at most as many more judge.
+        teacher: model whose answers are to be kept; the given one itself if none.
     """
 
     shrinks: ClassVar[bool] = True
@@ -106,6 +107,7 @@ class CompressWeights(Pass):
     exclude: tuple[str, ...] = ()
     data: Dataset | None = None
     samples: int = 64
+    teacher: Model | None = None
 
     def __post_init__(self) -> None:
         if self.max_error < 0:
@@ -220,7 +222,8 @@ class CompressWeights(Pass):
         self, model: Model, ladders: dict[ir.Value, Ladder], samples: _Samples, ctx: Context
     ) -> tuple[Forms, dict[str, Any]]:
         """Return the smallest forms that keep the answers, and notes; correct biases in place."""
-        judge = Judge(model, samples.judged, ctx.target, also=samples.also)
+        reference = self.teacher or model
+        judge = Judge(reference, samples.judged, ctx.target, also=samples.also)
         chosen, verdict = choose_forms(model, ladders, judge, self.fidelity, ctx)
         forms = {value: form for value, form in chosen.items() if form is not None}
         rounded_to = {value: form.array() for value, form in forms.items()}

@@ -1,21 +1,15 @@
 """Ranking of layers by few runs: groups run alone in int8, and those that cost most are halved.
 
-Errors of layers nearly add up, so a group alone shows what its layers cost together. A unit is a
-layer with the element-wise operators behind it: a layer in float gains little between int8 ones.
+Errors of layers nearly add up, so a group alone shows what its layers cost together.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import onnx_ir as ir
-
-from trimtab.core.ort.int8_share import macs_of
 from trimtab.core.progress import Progress
-
-from .qdq.int8_operators import PRODUCTS
 
 #: Groups at first.
 GROUPS = 8
@@ -29,31 +23,30 @@ Ranked = tuple[str, float]
 
 
 def rank_groups(
-    graph: ir.Graph,
-    nodes: Sequence[str],
+    gains: Sequence[tuple[list[str], float]],
     cost_alone: Callable[[Sequence[str]], float],
     progress: Progress,
 ) -> list[list[Ranked]]:
     """Return units of nodes with their sensitivity, those first that cost most for what they gain.
 
     Args:
-        graph: the float graph, sorted.
-        nodes: names of the nodes that may be quantized, in the order of the graph.
+        gains: units, nodes that are in int8 or in float together, in the order of the graph, and
+            what each gains in int8, above 0.
         cost_alone: function from nodes to what the answers lose with these alone in int8.
         progress: display of progress.
     """
-    units = list(_units(graph, nodes))
 
     def cost_of(start: int, stop: int) -> float:
-        return cost_alone([name for unit in units[start:stop] for name in unit])
+        return cost_alone([name for unit, _ in gains[start:stop] for name in unit])
 
-    gains = _gains(graph, units)
-    parts = halved(len(units), cost_of, progress, "ranking groups of layers")
-    order = sorted(parts, key=lambda p: (-p.cost / sum(gains[p.start : p.stop]), p.start))
+    def worth(part: Part) -> float:
+        return part.cost / sum(gain for _, gain in gains[part.start : part.stop])
+
+    parts = halved(len(gains), cost_of, progress, "ranking groups of layers")
     return [
-        [(name, part.cost / (part.stop - part.start)) for name in units[number]]
-        for part in order
-        for number in range(part.start, part.stop)
+        [(name, part.cost / (part.stop - part.start)) for name in unit]
+        for part in sorted(parts, key=lambda p: (-worth(p), p.start))
+        for unit, _ in gains[part.start : part.stop]
     ]
 
 
@@ -96,32 +89,3 @@ def halved(
         measure(middle, stop)
         runs += 2
     return done
-
-
-def _units(graph: ir.Graph, nodes: Sequence[str]) -> Iterator[list[str]]:
-    chosen, unit = set(nodes), list[str]()
-    for node in graph:
-        if node.name not in chosen:
-            continue
-        if node.op_type in PRODUCTS | {"ConvTranspose"} and unit:
-            yield unit
-            unit = []
-        unit.append(node.name or "")
-    if unit:
-        yield unit
-
-
-def _gains(graph: ir.Graph, units: Sequence[Sequence[str]]) -> list[float]:
-    """Return the part of the arithmetic of each unit, and as much again for each alike."""
-    macs = {node.name: macs_of(node, _shapes(node)) for node in graph}
-    each = [float(sum(macs.get(name, 0) for name in unit)) for unit in units]
-    whole = sum(each) or 1.0
-    return [gain / whole + 1 / len(units) for gain in each]
-
-
-def _shapes(node: ir.Node) -> Mapping[str, tuple[int, ...]]:
-    """Return the shapes of a node's tensors, with 1 for what is not known."""
-    values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.shape is not None]
-    return {
-        v.name or "": tuple(d if isinstance(d, int) else 1 for d in v.shape or ()) for v in values
-    }

@@ -1,4 +1,4 @@
-"""Costs of leaving a layer float: measured nanoseconds of the whole network.
+"""What layers gain in int8 and cost in float: measured nanoseconds of the whole network.
 
 A float layer between int8 ones also pays for the conversions around it, which a profile of the
 layer alone does not show.
@@ -17,12 +17,16 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 
+from .file_size import plain_bytes
+
 #: Most sensitive layers, which are timed; the others will most likely stay int8.
 TIMED = 12
 #: Seconds of measurement for each of them.
 SECONDS = 0.5
 #: Smallest difference, relative to the network's time, that can be measured.
 SMALLEST_PART = 0.01
+#: Seconds of measurement for each group of layers, and bytes of weights that are loaded at once.
+GROUP_SECONDS, LOADED_BYTES = 0.2, 1 << 28
 
 
 def rank_by_cost(
@@ -51,3 +55,30 @@ def rank_by_cost(
     }
     timed.sort(key=lambda pair: -worth[pair[0]])
     return timed + list(ranking[TIMED:])
+
+
+def saved_alone(
+    model: Model,
+    alone: Callable[[Sequence[str]], Model],
+    data: Dataset,
+    ctx: Context,
+    groups: Sequence[Sequence[str]],
+) -> list[float]:
+    """Return the part of a network's time that each group of nodes saves, alone in int8.
+
+    Args:
+        model: the float model.
+        alone: builds the model in which these nodes alone are in int8.
+        data: the first sample is fed.
+        ctx: context with a clock.
+        groups: names of nodes.
+    """
+    clock = ctx.need_clock("mixed precision by milliseconds")
+    feeds, config = next(iter(data)).feeds, SessionConfig.of(ctx.target)
+    together = max(LOADED_BYTES // max(plain_bytes(model), 1) - 1, 1)
+    saved: list[float] = []
+    for start in range(0, len(groups), together):
+        models = [model, *map(alone, groups[start : start + together])]
+        base, *each = clock.median_ns(models, feeds, config, GROUP_SECONDS * len(models))
+        saved += [1 - ns / base for ns in each]
+    return saved

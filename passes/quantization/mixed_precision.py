@@ -1,16 +1,17 @@
 """Mixed precision: the layers that stay float so that a metric falls by no more than a given drop.
 
 Each layer is quantized alone, all others float, with one set of ranges; the change of the outputs
-ranks the layers. Where fidelity decides they are ranked in groups (`group_ranking`). Bisection then
-finds the shortest prefix of the ranking that has to stay float, and single layers return to int8,
-more and more at once, where the metric allows it.
+ranks the layers. Where fidelity decides they are ranked in groups (`group_ranking`) by what they
+cost for the time that int8 saves there, and layers that int8 makes slower stay float. Bisection
+then finds the shortest prefix of the ranking that has to stay float, and single layers return to
+int8, more and more at once, where the metric allows it.
 So a network of n layers costs n cheap comparisons and about log2(n) + `STEPS_BACK` evaluations.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,11 +31,12 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.runner import Remembering
 from trimtab.core.target import usable_cpus
 
-from .group_ranking import rank_groups
+from .group_ranking import Ranked, rank_groups
 from .hold_out import judging_batches
 from .judge import MARGIN_OF_PROMISE, Judge
-from .layer_costs import rank_by_cost
+from .layer_costs import rank_by_cost, saved_alone
 from .output_error import float_outputs
+from .unit_gains import LEAST_GAIN, gains_by_arithmetic, gains_by_clock, units_of
 
 #: Builds the model in which these nodes, and those the user excluded, stay float.
 Write = Callable[[Sequence[str]], ir.Model]
@@ -59,6 +61,7 @@ class MixedPrecision:
         curve: for each evaluation the number of float nodes and the drop.
         drop: of the metric with this choice.
         metric: name of the metric.
+        slower: those of the float nodes that int8 makes slower.
     """
 
     float_nodes: list[str]
@@ -66,6 +69,7 @@ class MixedPrecision:
     metric: str
     drop: float
     curve: list[dict[str, Any]]
+    slower: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the choice as JSON values."""
@@ -73,6 +77,7 @@ class MixedPrecision:
             "metric": self.metric,
             "drop": round(self.drop, 6),
             "float": list(self.float_nodes),
+            "slower": list(self.slower),
             "curve": self.curve,
             "ranking": [[name, float(f"{sensitivity:.4g}")] for name, sensitivity in self.ranking],
         }
@@ -88,6 +93,7 @@ def choose_float_nodes(
     *,
     write: Write,
     closest: bool = False,
+    by_clock: bool = True,
 ) -> MixedPrecision:
     """Choose the nodes of a prepared model that have to stay float.
 
@@ -100,30 +106,40 @@ def choose_float_nodes(
         metric: a metric's name; if empty, top-1 where samples have labels, else fidelity to float.
         write: builds the quantized model, without a new calibration.
         closest: choose the least drop where `max_drop` cannot be held.
+        by_clock: time what layers gain, where the context has a clock.
 
     Raises:
-        PassError: the metric falls by more even where only the last layer is int8.
+        PassError: the metric falls by more even where only the last layer is int8, or with
+            `closest` int8 makes every layer slower.
     """
     used, held_out = samples
     chosen, limit = find_limited(max_drop, metric or None, held_out)
     held_out = fitting(model, held_out)
+    slower, worth = list[str](), dict[str, float]()
     if chosen is FIDELITY and ctx.runner is None:
-        kept, also = judging_batches(model, used, held_out)
-        judge = Judge(model, kept, ctx.target, also=also)
-        units = _rank_units(model, nodes, write, judge, ctx)
-        search = _FloatNodeSearch(model, write, FIDELITY.name, limit, _drop_by(judge))
+        judge = _judge(model, used, held_out, ctx)
+        layers = _Layers(model, nodes, write, ctx)
+        row = fitting(model, held_out, rows=1)
+        gains = layers.gains(row if by_clock else None, none_fails=closest)
+        slower = [name for unit, gain in gains for name in unit if gain <= 0]
+        worth = {unit[0]: gain for unit, gain in gains} if closest and ctx.clock else {}
+        rank = partial(layers.ranked, [pair for pair in gains if pair[1] > 0], judge)
+        drop_of = _drop_by(judge)
     else:
         runner = Remembering(model, ctx.runner)
         chosen = fitted(chosen, model, held_out, runner=runner)
-        ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
-        units = [[pair] for pair in ranking]
+        rank = partial(_rank_layers, model, nodes, write, held_out, chosen, ctx)
         drop_of = _drop_of(model, held_out, chosen, limit, dataclasses.replace(ctx, runner=runner))
-        search = _FloatNodeSearch(model, write, _names(chosen), limit, drop_of)
-    order = [[node for node, _ in unit] for unit in units]
-    float_nodes = search.choose(order, closest=closest)
+    search = _FloatNodeSearch(model, write, _names(chosen), limit, drop_of, slower, worth)
+    float_nodes = search.choose(rank, closest=closest)
     drop = search.drops[frozenset(float_nodes)]
-    ranked = [pair for unit in units for pair in unit]
-    return MixedPrecision(float_nodes, ranked, _names(chosen), drop, search.curve)
+    ranking = [pair for unit in search.units for pair in unit]
+    return MixedPrecision(float_nodes, ranking, _names(chosen), drop, search.curve, slower)
+
+
+def _judge(model: Model, used: Dataset, held_out: Dataset, ctx: Context) -> Judge:
+    kept, also = judging_batches(model, used, held_out)
+    return Judge(model, kept, ctx.target, also=also)
 
 
 def _names(metric: Metric) -> str:
@@ -156,26 +172,35 @@ class _FloatNodeSearch:
     metric: str
     max_drop: float
     drop_of: Callable[[Model], float]
+    slower: Sequence[str] = ()
+    worth: Mapping[str, float] = field(default_factory=dict)
+    units: Sequence[Sequence[Ranked]] = ()
     curve: list[dict[str, Any]] = field(default_factory=list)
     drops: dict[frozenset[str], float] = field(default_factory=dict)
 
-    def choose(self, order: Sequence[Sequence[str]], *, closest: bool) -> list[str]:
-        """Return the nodes that stay float, of units that become float in this order.
+    def choose(self, rank: Callable[[], Sequence[Sequence[Ranked]]], *, closest: bool) -> list[str]:
+        """Return the nodes that stay float, of units that become float in the order of their rank.
+
+        Those that int8 makes slower stay float as well. Nothing is ranked where these suffice.
 
         Raises:
             PassError: nothing that was tried holds the drop, and the closest is not wanted.
         """
+        if self.allows([]):
+            return [*self.slower]
+        self.units = rank()
+        order = [[node for node, _ in unit] for unit in self.units]
         count = self.smallest_prefix(order)
         least = min(self.drops.values())
         if count is None and closest and least <= self.max_drop / MARGIN_OF_PROMISE:
             # A decision as close as a tie turns with any layer in int8: no margin is left then.
-            self.max_drop /= MARGIN_OF_PROMISE
+            self.max_drop = least
             count = self.smallest_prefix(order)
         if count is not None:
-            return _flat(self.return_to_int8(order[:count]))
+            return [*self.slower, *_flat(self.return_to_int8(order[:count]))]
         if closest:
             fewest = min(self.drops, key=lambda key: (self.drops[key], len(key)))
-            return [node for node in _flat(order) if node in fewest]
+            return [node for node in (*self.slower, *_flat(order)) if node in fewest]
         raise PassError(
             f"{self.metric} falls by at least {least:.4f} with anything in int8, "
             f"{self.max_drop:g} is allowed",
@@ -185,7 +210,7 @@ class _FloatNodeSearch:
 
     def allows(self, units: Sequence[Sequence[str]]) -> bool:
         """Return whether the metric stays within the drop with these units float."""
-        float_nodes = _flat(units)
+        float_nodes = [*self.slower, *_flat(units)]
         key = frozenset(float_nodes)
         if key not in self.drops:
             candidate = dataclasses.replace(self.model, ir=self.write(float_nodes))
@@ -195,15 +220,24 @@ class _FloatNodeSearch:
 
     def smallest_prefix(self, order: Sequence[Sequence[str]]) -> int | None:
         """Return how many of the most sensitive units have to stay float; None if all do."""
-        if self.allows([]):
+        if self.allows([]):  # as it may with another limit
             return 0
-        low, high = 0, len(order) - 1  # low does not suffice
+        low, high = 0, self._most_float(order)  # low does not suffice
         if high < 1 or not self.allows(order[:high]):
             return None
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.allows(order[:middle]) else (middle, high)
         return high
+
+    def _most_float(self, order: Sequence[Sequence[str]]) -> int:
+        """Return how many of the units may be float, so that the others are still worth it."""
+        gain = 0.0
+        for count in range(len(order) - 1, 0, -1):
+            gain += self.worth.get(order[count][0], LEAST_GAIN)
+            if gain >= LEAST_GAIN:
+                return count
+        return 0
 
     def return_to_int8(self, float_units: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         """Return the units that still have to stay float; the least sensitive are tried first."""
@@ -228,22 +262,52 @@ def _flat(units: Sequence[Sequence[str]]) -> list[str]:
     return [node for unit in units for node in unit]
 
 
-def _rank_units(
-    model: Model, nodes: Sequence[str], write: Write, judge: Judge, ctx: Context
-) -> list[list[tuple[str, float]]]:
-    """Rank units of nodes by the answers that they cost alone, for what int8 gains there."""
-    rows, batches = 0, 0
-    for batch in judge.batches:
-        if rows >= GROUP_SAMPLES:
-            break
-        rows, batches = rows + batch.size, batches + 1
+@dataclass(frozen=True)
+class _Layers:
+    """Units of nodes that may be quantized: what they gain in int8, and what they cost alone."""
 
-    def cost_alone(names: Sequence[str]) -> float:
+    model: Model
+    nodes: Sequence[str]
+    write: Write
+    ctx: Context
+
+    def gains(self, row: Dataset | None, *, none_fails: bool) -> list[tuple[list[str], float]]:
+        """Return each unit and what it gains: time where there is a row and a clock, or arithmetic.
+
+        Raises:
+            PassError: nothing gains time, with `none_fails`; arithmetic decides without.
+        """
+        graph = self.model.graph
+        units = units_of(graph, self.nodes)
+        gains = gains_by_arithmetic(graph, units)
+        if self.ctx.clock is not None and row is not None:
+            timed = gains_by_clock(
+                graph, units, partial(saved_alone, self.model, self._alone, row, self.ctx)
+            )
+            if sum(gain for gain in timed if gain > 0) >= LEAST_GAIN:
+                gains = timed
+            elif none_fails:
+                raise PassError("int8 makes no layer clearly faster", where=self.model.name)
+        return list(zip(units, gains, strict=True))
+
+    def ranked(self, gains: Sequence[tuple[list[str], float]], judge: Judge) -> list[list[Ranked]]:
+        """Rank units by the answers that they cost alone, for what int8 gains there."""
+        rows, batches = 0, 0
+        for batch in judge.batches:
+            if rows >= GROUP_SAMPLES:
+                break
+            rows, batches = rows + batch.size, batches + 1
+
+        def cost_alone(names: Sequence[str]) -> float:
+            return judge.of(self._alone(names), batches).shortfall(1.0)
+
+        return rank_groups(gains, cost_alone, self.ctx.progress)
+
+    def _alone(self, names: Sequence[str]) -> Model:
+        """Return the model in which these nodes alone are in int8."""
         alone = set(names)
-        candidate = write([node for node in nodes if node not in alone])
-        return judge.of(dataclasses.replace(model, ir=candidate), batches).shortfall(1.0)
-
-    return rank_groups(model.graph, nodes, cost_alone, ctx.progress)
+        others = [node for node in self.nodes if node not in alone]
+        return dataclasses.replace(self.model, ir=self.write(others))
 
 
 def _rank_layers(
@@ -253,19 +317,20 @@ def _rank_layers(
     held_out: Dataset,
     metric: Metric,
     ctx: Context,
-) -> list[tuple[str, float]]:
+) -> list[list[Ranked]]:
     """Rank nodes by sensitivity, per nanosecond that int8 saves where there is a clock."""
     few = fitting(model, held_out.take(RANKING_SAMPLES))
     expected = float_outputs(model, few, ctx.target)
     distances = _divergences if metric.name in _CLASSES else _cosine_distances
-    ranking: list[tuple[str, float]] = []
+    ranking: list[Ranked] = []
     for node in ctx.progress.track(nodes, "ranking layers", len(nodes)):
         others = [n for n in nodes if n != node]
         got = float_outputs(dataclasses.replace(model, ir=write(others)), few, ctx.target)
         values = [d for batch in zip(expected, got, strict=True) for d in distances(*batch)]
         ranking.append((node, float(np.mean(values)) if values else 0.0))
     ranking.sort(key=lambda pair: -pair[1])  # which keeps the graph's order among equals
-    return ranking if ctx.clock is None else rank_by_cost(model, ranking, write, few, ctx)
+    ranking = ranking if ctx.clock is None else rank_by_cost(model, ranking, write, few, ctx)
+    return [[pair] for pair in ranking]
 
 
 def _cosine_distances(expected: Sequence[Floats], got: Sequence[Floats]) -> list[float]:

@@ -7,7 +7,7 @@ keeps more answers at float's speed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trimtab.core.batches import fitting
 from trimtab.core.context import Ratio
@@ -16,10 +16,12 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 
+from ..base import Pass
 from .compress_weights import CompressWeights
 from .file_size import plain_bytes
-from .greedy_search import GreedySearch
+from .greedy_search import GreedySearch, quantization_notes
 from .judge import Verdict
+from .static import QuantizeStatic
 
 #: Speed-up that a search for a mixture has to have a chance of.
 WORTHWHILE = 1.05
@@ -44,10 +46,24 @@ class SpeedChoice:
 
         A measurement that fails tells nothing, as one of too few runs does.
         """
-        best = self.search.chosen
+        best, original = self.search.chosen, self.search.original
         if self._timed is None or self._timed[0] is not best:
-            self._timed = best, self._measure(best)
+            self._timed = best, None if best is original else self._measure(original, best)
         return self._timed[1]
+
+    def why_not_faster(self, candidate: Model) -> str:
+        """Return the reason against a candidate that is for speed; "" where it is clearly faster.
+
+        It is timed beside the best so far, or beside float where that is better to have.
+        """
+        original, best = self.search.original, self.of_best()
+        beside_float = not self.search.keeps_promise or (best is not None and not best.faster)
+        ratio = self._measure(original if beside_float else self.search.chosen, candidate)
+        if ratio is not None and not ratio.faster:
+            return "it is not clearly faster"
+        if beside_float:
+            self._timed = candidate, ratio  # it becomes the best
+        return ""
 
     def may_pay(self) -> bool:
         """Return whether integers may be faster than float by more than a little.
@@ -60,17 +76,48 @@ class SpeedChoice:
             return True
         return (ratio.high if self.search.keeps_promise else ratio.low) > WORTHWHILE
 
-    def _measure(self, best: Model) -> Ratio | None:
-        original, ctx = self.search.original, self.search.ctx
-        if ctx.clock is None or best is original:
+    def _measure(self, base: Model, candidate: Model) -> Ratio | None:
+        ctx = self.search.ctx
+        if ctx.clock is None:
             return None
         ctx.progress.say("timing int8 against float")
         feeds, config = next(iter(self.data)).feeds, SessionConfig.of(ctx.target)
         try:
-            return ctx.clock.compare(original, best, feeds, config, TIMED_SECONDS, DECIDED)
+            return ctx.clock.compare(base, candidate, feeds, config, TIMED_SECONDS, DECIDED)
         except TrimtabError as failure:
             ctx.progress.say(f"not timed: {failure}")
             return Ratio(1.0, 0.0, math.inf)
+
+
+def offer_faster(
+    search: GreedySearch, mixed: QuantizeStatic, before: Sequence[Pass], speed: SpeedChoice
+) -> bool:
+    """Leave float what int8 makes slower, and what costs too much; true where that is faster.
+
+    Args:
+        search: search whose best is changed.
+        mixed: settings of static int8 with a drop that is allowed.
+        before: passes that come before it.
+        speed: measured speed-ups.
+    """
+    return search.compare("int8 where it is faster", _WhyNotFaster(search, speed), *before, mixed)
+
+
+class _WhyNotFaster:
+    """Reason against one mixture of int8 and float that is for speed."""
+
+    def __init__(self, search: GreedySearch, speed: SpeedChoice) -> None:
+        self.search, self.speed = search, speed
+        self._timed: str | None = None  # as it is asked again when more rows have judged
+
+    def __call__(self, candidate: Model, verdict: Verdict) -> str:
+        if verdict.kept < self.search.promised:
+            return "it keeps too little"
+        if not quantization_notes(candidate).get("float_nodes"):
+            return "int8 makes no layer slower"
+        if self._timed is None:
+            self._timed = self.speed.why_not_faster(candidate)
+        return self._timed
 
 
 def store_weights(
@@ -92,6 +139,7 @@ def store_weights(
             return
     if search.chosen is search.original:
         return
+    # The answers to keep are the float model's: losses of both steps are not a sum.
     kept, size = min(search.verdict.kept, search.promised), plain_bytes(search.chosen)
 
     def why_larger(candidate: Model, verdict: Verdict) -> str:
@@ -99,10 +147,9 @@ def store_weights(
             return "it keeps less"
         return "" if plain_bytes(candidate) < size else "its file is not smaller"
 
-    # What is left of the loss that was allowed is for these weights.
-    left = min(max(1 - (search.verdict.kept - search.promised), search.promised), 1.0)
     step = "float layers stored in 8 bits"
-    search.compare(step, why_larger, compress(left), of=search.chosen)
+    stored = compress(kept).with_fields(teacher=search.original)
+    search.compare(step, why_larger, stored, of=search.chosen)
 
 
 class _WhyNotFloat:

@@ -170,7 +170,10 @@ class QuantizeStatic(Quantizer):
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
             report["forms"] = rewrites | ({"channels-filled": filled} if filled else {})
-        declined += [Declined(node, "int8 would cost the metric too much") for node in float_nodes]
+        slower = notes.get("mixed", {}).get("slower", [])
+        declined += [Declined(node, "int8 makes it slower") for node in slower]
+        costly = [node for node in float_nodes if node not in set(slower)]
+        declined += [Declined(node, "int8 would cost the metric too much") for node in costly]
         share = measure_int8_share(written, model, ctx.target)
         report |= notes | share.to_json()
         report["float_nodes"] = float_reasons(share, declined)
@@ -272,7 +275,7 @@ class QuantizeStatic(Quantizer):
         )
         if ctx.target.int16_activations:
             with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
-                chosen = choose(write=widen)
+                chosen = choose(write=widen, by_clock=False)
                 notes = chosen.to_json() | {"float": [], "wide": wide(chosen.float_nodes)}
                 return widen(chosen.float_nodes), [], {"mixed": notes}
         chosen = choose(write=write)

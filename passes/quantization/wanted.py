@@ -60,13 +60,16 @@ class Wanted:
         )
         return any(loss.broken for loss in mine.losses_from(base, limit))
 
-    def mixed(self, static: QuantizeStatic) -> QuantizeStatic:
-        """Return the same settings with `max_drop`, which holds out the same samples."""
+    def mixed(self, static: QuantizeStatic, margin: float = MARGIN_OF_PROMISE) -> QuantizeStatic:
+        """Return the same settings with `max_drop`, which holds out the same samples.
+
+        The margin is the part of what the promise allows to lose that is used.
+        """
         promised = self.max_drop is None
         return static.with_fields(
             data=self.data,
             samples=self.samples,
-            max_drop=MARGIN_OF_PROMISE * (1 - self.fidelity) if promised else self.max_drop,
+            max_drop=margin * (1 - self.fidelity) if promised else self.max_drop,
             metric="fidelity" if promised else self.metric,
             closest=promised,
         )

@@ -97,7 +97,9 @@ def _int8(notes: Mapping[str, Any]) -> list[str]:
 def _mixed(mixed: Mapping[str, Any]) -> list[str]:
     """Return how many layers stay float or take 16 bits, and what the metric loses with that."""
     layers, wide = mixed.get("ranking", ()), mixed.get("wide", ())
-    what = f"{len(mixed.get('float', ()))} of {counted(len(layers), 'layer')} stay float"
+    slower = len(mixed.get("slower", ()))
+    what = f"{len(mixed.get('float', ()))} of {counted(len(layers) + slower, 'layer')} stay float"
+    what += f", {slower} as int8 makes them slower" if slower else ""
     if wide:
         what = f"{counted(len(wide), 'tensor')} in 16 bits"
     tried, drop = counted(len(mixed.get("curve", ())), "mixture"), mixed.get("drop", 0.0)
