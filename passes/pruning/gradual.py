@@ -19,6 +19,7 @@ from trimtab.core.fields import File
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
+from ..teacher import load_teacher
 from ..training.finetune import Finetune
 from .channels import PruneChannels
 from .magnitude import PruneMagnitude
@@ -97,8 +98,7 @@ class PruneGradually(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Prune and finetune in rounds."""
-        teacher = model.clone() if self.teacher is None else self.teacher
-        teacher = teacher if isinstance(teacher, Model) else Model.load(teacher)
+        teacher = load_teacher(self.teacher, ctx, f"pass {self.name()}") or model.clone()
         ctx = dataclasses.replace(ctx, data=ctx.dataset(self.data, model, purpose="pruning"))
         work, stay = model, 1.0
         rows: list[dict[str, Any]] = []

@@ -229,16 +229,19 @@ class QuantizeAuto(Quantizer):
             ends = float_ends(search.original.graph)
             return None if any(node.op_type in PRODUCTS for node, _ in ends) else failure
         if not self._pays(search, speed):
-            if not dynamic():
+            if not dynamic() or (speed is not None and not speed.pays()):
                 self._offer_faster(search, wanted.mixed(static), (), speed)
             return None
         before: tuple[Pass, ...] = ()
         if self.effort != "quick" or not search.keeps_promise:
             static, before = refine(search, static)
-        if not dynamic():
-            if not wanted.is_missed():
-                self._offer_faster(search, wanted.mixed(static, margin=1.0), before, speed)
-            self._bring_home(search, static, before, wanted, dynamic)
+        if dynamic():
+            if speed is not None and not speed.pays():
+                self._offer_faster(search, wanted.mixed(static), before, speed)
+            return None
+        if not wanted.is_missed():
+            self._offer_faster(search, wanted.mixed(static, margin=1.0), before, speed)
+        self._bring_home(search, static, before, wanted, dynamic)
         return None
 
     def _offer_faster(

@@ -16,6 +16,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats32
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError, RunError
+from trimtab.core.fields import File
 from trimtab.core.model import Model
 from trimtab.core.ort.peak_memory import peak_bytes
 from trimtab.core.ort.session import (
@@ -48,6 +49,7 @@ from ..graph.stored.stored_weights import (
     rounded,
     store,
 )
+from ..teacher import load_teacher
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
 from .file_size import plain_bytes, size_notes
@@ -93,7 +95,7 @@ class CompressWeights(Pass):
         exclude: nodes whose weights stay as they are, by name or glob pattern.
         data: samples to round on, and others to judge on; that of the run if not given.
         samples: number of samples to round on; at most as many more judge.
-        teacher: model whose answers are to be kept; the given one itself if none.
+        teacher: file of the model whose answers are to be kept; the given model if none is named.
     """
 
     shrinks: ClassVar[bool] = True
@@ -107,7 +109,7 @@ class CompressWeights(Pass):
     exclude: tuple[str, ...] = ()
     data: Dataset | None = None
     samples: int = 64
-    teacher: Model | None = None
+    teacher: Model | File | None = None
 
     def __post_init__(self) -> None:
         if self.max_error < 0:
@@ -222,7 +224,7 @@ class CompressWeights(Pass):
         self, model: Model, ladders: dict[ir.Value, Ladder], samples: _Samples, ctx: Context
     ) -> tuple[Forms, dict[str, Any]]:
         """Return the smallest forms that keep the answers, and notes; correct biases in place."""
-        reference = self.teacher or model
+        reference = load_teacher(self.teacher, ctx, f"pass {self.name()}") or model
         judge = Judge(reference, samples.judged, ctx.target, also=samples.also)
         chosen, verdict = choose_forms(model, ladders, judge, self.fidelity, ctx)
         forms = {value: form for value, form in chosen.items() if form is not None}

@@ -51,13 +51,18 @@ class SpeedChoice:
             self._timed = best, None if best is original else self._measure(original, best)
         return self._timed[1]
 
+    def is_as_slow(self) -> bool:
+        """Return whether the best so far is not clearly faster than float."""
+        ratio = self.of_best()
+        return ratio is not None and not ratio.faster
+
     def why_not_faster(self, candidate: Model) -> str:
         """Return the reason against a candidate that is for speed; "" where it is clearly faster.
 
         It is timed beside the best so far, or beside float where that is better to have.
         """
-        original, best = self.search.original, self.of_best()
-        beside_float = not self.search.keeps_promise or (best is not None and not best.faster)
+        original = self.search.original
+        beside_float = not self.search.keeps_promise or self.is_as_slow()
         ratio = self._measure(original if beside_float else self.search.chosen, candidate)
         if ratio is not None and not ratio.faster:
             return "it is not clearly faster"
@@ -72,9 +77,14 @@ class SpeedChoice:
         to be sure of it.
         """
         ratio = self.of_best()
-        if ratio is None:
-            return True
-        return (ratio.high if self.search.keeps_promise else ratio.low) > WORTHWHILE
+        if ratio is None or not self.search.keeps_promise:
+            return self.pays()
+        return ratio.high > WORTHWHILE
+
+    def pays(self) -> bool:
+        """Return whether the best so far is surely faster than float by more than a little."""
+        ratio = self.of_best()
+        return ratio is None or ratio.low > WORTHWHILE
 
     def _measure(self, base: Model, candidate: Model) -> Ratio | None:
         ctx = self.search.ctx
@@ -130,10 +140,9 @@ def store_weights(
         compress: function from the fidelity to keep to the pass.
         speed: measured speed-ups.
     """
-    ratio = speed.of_best()
-    as_slow = ratio is not None and not ratio.faster
-    if search.chosen is search.original or as_slow or not search.keeps_promise:
-        why_not = _WhyNotFloat(search, ratio)
+    keeps_none = search.chosen is search.original or not search.keeps_promise
+    if keeps_none or speed.is_as_slow():
+        why_not = _WhyNotFloat(search, speed)
         step = "float arithmetic, stored in 8 bits"
         if search.compare(step, why_not, compress(search.promised)):
             return
@@ -155,8 +164,8 @@ def store_weights(
 class _WhyNotFloat:
     """Reason against float arithmetic with stored weights beside the best so far."""
 
-    def __init__(self, search: GreedySearch, ratio: Ratio | None) -> None:
-        self.search, self.ratio = search, ratio
+    def __init__(self, search: GreedySearch, speed: SpeedChoice) -> None:
+        self.search, self.speed = search, speed
 
     def __call__(self, candidate: Model, verdict: Verdict) -> str:
         search = self.search
@@ -166,5 +175,6 @@ class _WhyNotFloat:
         if verdict.kept < search.promised:
             return "it keeps too little"
         smaller = plain_bytes(candidate) < plain_bytes(search.chosen)
-        slower = self.ratio is not None and self.ratio.slower
+        ratio = self.speed.of_best()
+        slower = ratio is not None and ratio.slower
         return "" if smaller or slower else "its file is not smaller"

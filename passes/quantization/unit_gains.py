@@ -55,23 +55,25 @@ def gains_by_clock(
     """
     count = len(units)
     size = max(-(-count // GROUPS), 1)
+    whole = (0, count)
     spans = [(start, min(start + size, count)) for start in range(0, count, size)]
 
     def measured(parts: Sequence[Span]) -> dict[Span, float]:
         groups = [[name for unit in units[start:stop] for name in unit] for start, stop in parts]
         return dict(zip(parts, gains_alone(groups), strict=True)) if groups else {}
 
-    gains = measured([*spans, (0, count)])
-    shared = max(gains.pop((0, count)) - sum(gains.values()), 0.0) / count
+    together = measured([*spans, whole])
+    gains = {span: together[span] for span in spans}
+    shared = max(together[whole] - sum(gains.values()), 0.0) / max(count, 1)
     wide = sorted((s for s in spans if s[1] - s[0] > 1), key=lambda s: -abs(gains[s]))[:HALVED]
     gains |= measured([half for span in wide for half in _halves(span)])
     shares, each = _shares(graph, units), [0.0] * count
     for start, stop in (span for span in gains if span not in wide):
         gain = gains[start, stop] + shared * (stop - start)
         gain = max(gain, _TINY) if gain > -NOISE else gain
-        whole = sum(shares[start:stop])
+        parts = sum(shares[start:stop])
         for number in range(start, stop):
-            each[number] = gain * (shares[number] / whole if whole else 1 / (stop - start))
+            each[number] = gain * (shares[number] / parts if parts else 1 / (stop - start))
     return each
 
 

@@ -16,17 +16,16 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from trimtab.core.context import Context
-from trimtab.core.errors import ModelError, OptionError
+from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
 from ..graph.quantized import refuse_integers
+from ..teacher import load_teacher
 from .torch_graph.options import FinetuneOptions
 from .torch_graph.roles import TrainableWeight, find_trainable_weights
 
-#: Name of the teacher that is the model a recipe started from.
-ORIGINAL = "original"
 #: Steps of the two runs that measure the time of a step.
 PROBES = (4, 24)
 
@@ -86,17 +85,8 @@ class Finetune(FinetuneOptions, Pass):
         return Rewrite(trained.ir, (), report)
 
     def _teacher(self, model: Model, ctx: Context) -> Model:
-        if self.teacher is None:
-            return dataclasses.replace(model.clone(), name=model.name)
-        if self.teacher == ORIGINAL:
-            if ctx.original is None:
-                raise OptionError(
-                    "teacher is `original`, which does not exist outside of a recipe",
-                    where=f"pass {self.name()}",
-                    hint="Name its file",
-                )
-            return ctx.original
-        return self.teacher if isinstance(self.teacher, Model) else Model.load(self.teacher)
+        given = load_teacher(self.teacher, ctx, f"pass {self.name()}")
+        return dataclasses.replace(model.clone(), name=model.name) if given is None else given
 
 
 def _refuse_bfloat16(model: Model, weights: dict[str, TrainableWeight]) -> None:

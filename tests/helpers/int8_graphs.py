@@ -218,3 +218,35 @@ def detector(end: str = "[join] y = Concat <axis = 1> (boxes, scores)") -> Model
         step=np.array(2.5, np.float32),
         zero=np.array(0, np.uint8),
     )
+
+
+def stubborn(layers: int = 5) -> tuple[Model, Dataset]:
+    """A chain of 1x1 convolutions that each do a little harm."""
+    lines = [f"[c{i}] t{i + 1} = Conv (t{i}, w{i})" for i in range(layers)]
+    head = f"g (float[N, 8, 6, 6] t0) => (float[N, 8, 6, 6] t{layers}) {{"
+    rng = np.random.default_rng(3)
+    weights = {f"w{i}": np.linalg.qr(rng.standard_normal((8, 8)))[0] for i in range(layers)}
+    weights = {n: w.astype(np.float32).reshape(8, 8, 1, 1) for n, w in weights.items()}
+    model = graph("\n".join([head, *lines, "}"]), **weights)
+    return model, normal(model, rows=48)
+
+
+def spoiled() -> tuple[Model, Dataset]:
+    """Two branches; one squares its input, so that its activation has a few enormous values."""
+    model = graph(
+        """g (float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) {
+          [good] a = Conv (x, w0)
+          b = Mul (x, x)
+          c = Mul (b, b)
+          d = Mul (c, c)
+          [bad] e = Conv (d, w1)
+          f = Mul (e, small)
+          [last] g = Conv (a, w2)
+          y = Add (f, g)
+        }""",
+        w0=(8, 8, 1, 1),
+        w1=(8, 8, 1, 1),
+        w2=(8, 8, 1, 1),
+        small=np.array([0.05], np.float32),
+    )
+    return model, normal(model, rows=96)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from graphs import model_of
 from heard import Heard
-from int8_graphs import chain, detector, graph, normal, residual, transformer_block
+from int8_graphs import (
+    chain,
+    detector,
+    graph,
+    normal,
+    residual,
+    stubborn,
+    transformer_block,
+)
 
 from trimtab.cli import main
 from trimtab.core.context import Context, Ratio
@@ -124,6 +132,40 @@ class FixedClock:
 
     def compare(self, *_: object) -> Ratio:
         return self.ratio
+
+    def median_ns(self, models, *_: object) -> list[float]:
+        return [1e6, *[1e6 / self.ratio.ratio] * (len(models) - 1)]
+
+
+class SlowNode(FixedClock):
+    """A clock that finds what is in int8 slower while one node is, and faster if that is float."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def _ns(self, model) -> float:
+        share = int8_share(model)
+        if not share.int8_ops:
+            return 1e6
+        return 2e6 if self.node not in share.float_nodes else 5e5
+
+    def compare(self, base, candidate, *_: object) -> Ratio:
+        ratio = self._ns(base) / self._ns(candidate)
+        return Ratio(ratio, 0.99 * ratio, 1.01 * ratio)
+
+    def median_ns(self, models, *_: object) -> list[float]:
+        return [*map(self._ns, models)]
+
+
+def test_where_one_layer_makes_int8_slower_the_others_are_int8():
+    model, data = stubborn(4)
+    node = model.graph[2].name
+    timed = Context(target=VNNI.target, clock=SlowNode(node))
+    auto = QuantizeAuto(data=data, fidelity=0.5)(model, timed)
+    found = next(step for step in steps(auto) if step["step"] == "int8 where it is faster")
+    assert found["kept"], found
+    assert auto.lineage[-1].notes["mixed"]["slower"] == [node]
+    assert int8_share(auto).int8_ops == 3
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from int8_graphs import PATTERNS, chain, graph, normal
+from int8_graphs import PATTERNS, chain, graph, normal, spoiled, stubborn
 
 from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
@@ -18,38 +18,6 @@ from trimtab.passes.quantization.mixed_precision import _FloatNodeSearch
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
-
-
-def stubborn(layers: int = 5):
-    """A chain of 1x1 convolutions that each do a little harm."""
-    lines = [f"[c{i}] t{i + 1} = Conv (t{i}, w{i})" for i in range(layers)]
-    head = f"g (float[N, 8, 6, 6] t0) => (float[N, 8, 6, 6] t{layers}) {{"
-    rng = np.random.default_rng(3)
-    weights = {f"w{i}": np.linalg.qr(rng.standard_normal((8, 8)))[0] for i in range(layers)}
-    weights = {n: w.astype(np.float32).reshape(8, 8, 1, 1) for n, w in weights.items()}
-    model = graph("\n".join([head, *lines, "}"]), **weights)
-    return model, normal(model, rows=48)
-
-
-def spoiled():
-    """Two branches; one squares its input, so that its activation has a few enormous values."""
-    model = graph(
-        """g (float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) {
-          [good] a = Conv (x, w0)
-          b = Mul (x, x)
-          c = Mul (b, b)
-          d = Mul (c, c)
-          [bad] e = Conv (d, w1)
-          f = Mul (e, small)
-          [last] g = Conv (a, w2)
-          y = Add (f, g)
-        }""",
-        w0=(8, 8, 1, 1),
-        w1=(8, 8, 1, 1),
-        w2=(8, 8, 1, 1),
-        small=np.array([0.05], np.float32),
-    )
-    return model, normal(model, rows=96)
 
 
 def notes(model):
@@ -126,6 +94,55 @@ def test_with_a_clock_the_cheap_layer_becomes_float_before_the_expensive_one():
     assert order.index(first) > 0
 
 
+class SlowWhereInt8(SlowWhereFloat):
+    """Finds a model faster by a millisecond for each node in int8, slower for these."""
+
+    def median_ns(self, models, feeds, config, seconds):
+        return [1e6 * (20 + self.slower(m) - self.faster(m)) for m in models]
+
+    def slower(self, model):
+        return sum(n not in int8_share(model).float_nodes for n in self.expensive) * 3
+
+    def faster(self, model):
+        return int8_share(model).int8_ops
+
+
+@pytest.mark.parametrize("closest", [False, True])
+def test_layers_that_int8_makes_slower_stay_float(closest):
+    model, data = stubborn(4)
+    node = model.graph[2].name
+    timed = dataclasses.replace(VNNI, clock=SlowWhereInt8(node))
+    quantized = QuantizeStatic(data=data, max_drop=0.9, closest=closest)(model, timed)
+    mixed = notes(quantized)["mixed"]
+    assert mixed["float"] == mixed["slower"] == [node]
+    assert not mixed["ranking"]  # nothing else costs too much
+    assert [node, "int8 makes it slower"] in [list(pair) for pair in notes(quantized)["declined"]]
+
+
+def test_where_int8_makes_all_layers_slower_float_is_the_closest():
+    model, data = stubborn(3)
+    timed = dataclasses.replace(VNNI, clock=SlowWhereInt8(*[n.name for n in model.graph]))
+    with pytest.raises(PassError, match="int8 makes no layer clearly faster"):
+        QuantizeStatic(data=data, max_drop=0.9, closest=True)(model, timed)
+    asked_for = QuantizeStatic(data=data, max_drop=0.9)(model, timed)
+    assert notes(asked_for)["mixed"]["float"] == []
+
+
+def test_a_mixture_keeps_as_many_layers_in_int8_as_make_it_worth_while():
+    """Two layers of 0.02 each are worth it, one is not: the search does not look at that."""
+    model, _ = stubborn(1)
+    seen = []
+
+    def write(names):
+        seen.append(len(names))
+        return model.ir
+
+    worth = dict.fromkeys("abcd", 0.02)
+    search = _FloatNodeSearch(model, write, "fidelity", 0.01, lambda _: 0.1, (), worth)
+    search.choose(lambda: [[(name, 0.0)] for name in "abcd"], closest=True)
+    assert seen == [0, 2]
+
+
 @pytest.mark.parametrize("numbers", [False, True])
 def test_labels_are_evaluated_by_top1_and_ranked_by_divergence(numbers):
     """Class numbers have no divergence: layers stay in their order."""
@@ -149,7 +166,7 @@ def test_labels_are_evaluated_by_top1_and_ranked_by_divergence(numbers):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_any_single_node_of_any_pattern_can_stay_float(pattern):
     model = PATTERNS[pattern]()
-    quantized = QuantizeStatic(data=normal(model, rows=12), max_drop=1.0)(model, VNNI)
+    quantized = QuantizeStatic(data=normal(model, rows=12), max_drop=0.0, closest=True)(model, VNNI)
     ranking = notes(quantized)["mixed"]["ranking"]  # each of which ran alone in int8
     assert ranking
     assert all(np.isfinite(sensitivity) for _, sensitivity in ranking)
@@ -203,7 +220,7 @@ def test_an_average_pool_after_a_float_layer_has_a_range_of_its_own():
         w=(8, 4, 1, 1),
         v=(3, 8),
     )
-    quantized = QuantizeStatic(data=normal(model), max_drop=1.0)(model, VNNI)
+    quantized = QuantizeStatic(data=normal(model), max_drop=0.0, closest=True)(model, VNNI)
     assert [n for n, _ in notes(quantized)["mixed"]["ranking"]] != []
 
 
@@ -266,6 +283,5 @@ def test_a_decision_that_any_int8_turns_does_not_leave_all_layers_float(tie, int
         return 0.0 if not count else tie if count <= 6 else 0.3
 
     search = _FloatNodeSearch(model, write, "fidelity", MARGIN_OF_PROMISE * 0.02, drop_of)
-    order = [[name] for name in "abcdefghij"]
-    chosen = search.choose(order, closest=True)
+    chosen = search.choose(lambda: [[(name, 0.0)] for name in "abcdefghij"], closest=True)
     assert len(chosen) == (10 - int8 if int8 else 9)
