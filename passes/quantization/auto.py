@@ -228,21 +228,30 @@ class QuantizeAuto(Quantizer):
             search.keep_float("nothing else keeps the float model's answers")
             ends = float_ends(search.original.graph)
             return None if any(node.op_type in PRODUCTS for node, _ in ends) else failure
-        if not self._pays(search, speed):
-            if not dynamic() or (speed is not None and not speed.pays()):
-                self._offer_faster(search, wanted.mixed(static), (), speed)
-            return None
-        before: tuple[Pass, ...] = ()
-        if self.effort != "quick" or not search.keeps_promise:
+        self._improve(search, static, wanted, speed, dynamic)
+        return None
+
+    def _improve(
+        self,
+        search: GreedySearch,
+        static: QuantizeStatic,
+        wanted: Wanted,
+        speed: SpeedChoice | None,
+        dynamic: Callable[[], bool],
+    ) -> None:
+        """Refine static int8 or take dynamic int8, and leave float what that makes slower."""
+        pays, before = self._pays(search, speed), tuple[Pass, ...]()
+        if pays and (self.effort != "quick" or not search.keeps_promise):
             static, before = refine(search, static)
         if dynamic():
             if speed is not None and not speed.pays():
                 self._offer_faster(search, wanted.mixed(static), before, speed)
-            return None
-        if not wanted.is_missed():
-            self._offer_faster(search, wanted.mixed(static, margin=1.0), before, speed)
-        self._bring_home(search, static, before, wanted, dynamic)
-        return None
+        elif not pays:
+            self._offer_faster(search, wanted.mixed(static), before, speed)
+        else:
+            if not wanted.is_missed():
+                self._offer_faster(search, wanted.mixed(static, margin=1.0), before, speed)
+            self._bring_home(search, static, before, wanted, dynamic)
 
     def _offer_faster(
         self,

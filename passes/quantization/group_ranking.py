@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from trimtab.core.progress import Progress
 
+from .unit_gains import Gain
+
 #: Groups at first.
 GROUPS = 8
 #: Runs of groups in all.
@@ -23,7 +25,7 @@ Ranked = tuple[str, float]
 
 
 def rank_groups(
-    gains: Sequence[tuple[list[str], float]],
+    gains: Sequence[Gain],
     cost_alone: Callable[[Sequence[str]], float],
     progress: Progress,
 ) -> list[list[Ranked]]:

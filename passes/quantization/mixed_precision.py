@@ -4,7 +4,8 @@ Each layer is quantized alone, all others float, with one set of ranges; the cha
 ranks the layers. Where fidelity decides they are ranked in groups (`group_ranking`) by what they
 cost for the time that int8 saves there, and layers that int8 makes slower stay float. Bisection
 then finds the shortest prefix of the ranking that has to stay float, and single layers return to
-int8, more and more at once, where the metric allows it.
+int8, more and more at once, where the metric allows it. Where whole units lose too much, layers
+are tried without the element-wise operators behind them.
 So a network of n layers costs n cheap comparisons and about log2(n) + `STEPS_BACK` evaluations.
 """
 
@@ -36,7 +37,14 @@ from .hold_out import judging_batches
 from .judge import MARGIN_OF_PROMISE, Judge
 from .layer_costs import rank_by_cost, saved_alone
 from .output_error import float_outputs
-from .unit_gains import LEAST_GAIN, gains_by_arithmetic, gains_by_clock, units_of
+from .unit_gains import (
+    LEAST_GAIN,
+    Gain,
+    gains_by_arithmetic,
+    gains_by_clock,
+    units_of,
+    without_tails,
+)
 
 #: Builds the model in which these nodes, and those the user excluded, stay float.
 Write = Callable[[Sequence[str]], ir.Model]
@@ -62,6 +70,7 @@ class MixedPrecision:
         drop: of the metric with this choice.
         metric: name of the metric.
         slower: those of the float nodes that int8 makes slower.
+        nodes: number of nodes that could have been in int8.
     """
 
     float_nodes: list[str]
@@ -69,7 +78,8 @@ class MixedPrecision:
     metric: str
     drop: float
     curve: list[dict[str, Any]]
-    slower: list[str] = field(default_factory=list)
+    slower: list[str]
+    nodes: int
 
     def to_json(self) -> dict[str, Any]:
         """Return the choice as JSON values."""
@@ -78,6 +88,7 @@ class MixedPrecision:
             "drop": round(self.drop, 6),
             "float": list(self.float_nodes),
             "slower": list(self.slower),
+            "nodes": self.nodes,
             "curve": self.curve,
             "ranking": [[name, float(f"{sensitivity:.4g}")] for name, sensitivity in self.ranking],
         }
@@ -115,26 +126,36 @@ def choose_float_nodes(
     used, held_out = samples
     chosen, limit = find_limited(max_drop, metric or None, held_out)
     held_out = fitting(model, held_out)
-    slower, worth = list[str](), dict[str, float]()
+    slower, gains, alone = list[str](), list[Gain](), list[Gain]()
     if chosen is FIDELITY and ctx.runner is None:
         judge = _judge(model, used, held_out, ctx)
         layers = _Layers(model, nodes, write, ctx)
         row = fitting(model, held_out, rows=1)
-        gains = layers.gains(row if by_clock else None, none_fails=closest)
-        slower = [name for unit, gain in gains for name in unit if gain <= 0]
-        worth = {unit[0]: gain for unit, gain in gains} if closest and ctx.clock else {}
-        rank = partial(layers.ranked, [pair for pair in gains if pair[1] > 0], judge)
+        all_gains = layers.gains(row if by_clock else None, none_fails=closest)
+        slower = [name for unit, gain in all_gains for name in unit if gain <= 0]
+        gains = [pair for pair in all_gains if pair[1] > 0]
+        alone = without_tails(model.graph, gains) if closest else []
+        rank = partial(layers.ranked, gains, judge)
         drop_of = _drop_by(judge)
     else:
         runner = Remembering(model, ctx.runner)
         chosen = fitted(chosen, model, held_out, runner=runner)
         rank = partial(_rank_layers, model, nodes, write, held_out, chosen, ctx)
         drop_of = _drop_of(model, held_out, chosen, limit, dataclasses.replace(ctx, runner=runner))
-    search = _FloatNodeSearch(model, write, _names(chosen), limit, drop_of, slower, worth)
-    float_nodes = search.choose(rank, closest=closest)
+    search = _FloatNodeSearch(model, write, _names(chosen), limit, drop_of, closest)
+    search.take(slower, gains if ctx.clock else [])
+    float_nodes = search.choose(rank)
+    if float_nodes is None and alone != gains:
+        kept = {name for unit, _ in alone for name in unit}
+        tails = [name for unit, _ in gains for name in unit if name not in kept]
+        search.take([*slower, *tails], alone if ctx.clock else [])
+        float_nodes = search.choose(partial(layers.ranked, alone, judge))
+    float_nodes = search.closest_to_float(nodes) if float_nodes is None else float_nodes
     drop = search.drops[frozenset(float_nodes)]
     ranking = [pair for unit in search.units for pair in unit]
-    return MixedPrecision(float_nodes, ranking, _names(chosen), drop, search.curve, slower)
+    return MixedPrecision(
+        float_nodes, ranking, _names(chosen), drop, search.curve, slower, len(nodes)
+    )
 
 
 def _judge(model: Model, used: Dataset, held_out: Dataset, ctx: Context) -> Judge:
@@ -172,37 +193,49 @@ class _FloatNodeSearch:
     metric: str
     max_drop: float
     drop_of: Callable[[Model], float]
-    slower: Sequence[str] = ()
+    closest: bool
+    float_always: Sequence[str] = ()
     worth: Mapping[str, float] = field(default_factory=dict)
     units: Sequence[Sequence[Ranked]] = ()
     curve: list[dict[str, Any]] = field(default_factory=list)
     drops: dict[frozenset[str], float] = field(default_factory=dict)
 
-    def choose(self, rank: Callable[[], Sequence[Sequence[Ranked]]], *, closest: bool) -> list[str]:
+    def take(self, float_always: Sequence[str], gains: Sequence[Gain]) -> None:
+        """Leave nodes float from now on; with gains, what is in int8 has to be worth it."""
+        self.float_always = float_always
+        self.worth = {unit[0]: gain for unit, gain in gains} if self.closest else {}
+
+    def choose(self, rank: Callable[[], Sequence[Sequence[Ranked]]]) -> list[str] | None:
         """Return the nodes that stay float, of units that become float in the order of their rank.
 
-        Those that int8 makes slower stay float as well. Nothing is ranked where these suffice.
-
-        Raises:
-            PassError: nothing that was tried holds the drop, and the closest is not wanted.
+        Nothing is ranked where those that are float always suffice. None where no choice holds the
+        drop.
         """
         if self.allows([]):
-            return [*self.slower]
+            return [*self.float_always]
         self.units = rank()
         order = [[node for node, _ in unit] for unit in self.units]
         count = self.smallest_prefix(order)
         least = min(self.drops.values())
-        if count is None and closest and least <= self.max_drop / MARGIN_OF_PROMISE:
+        if count is None and self.closest and least <= self.max_drop / MARGIN_OF_PROMISE:
             # A decision as close as a tie turns with any layer in int8: no margin is left then.
             self.max_drop = least
             count = self.smallest_prefix(order)
-        if count is not None:
-            return [*self.slower, *_flat(self.return_to_int8(order[:count]))]
-        if closest:
-            fewest = min(self.drops, key=lambda key: (self.drops[key], len(key)))
-            return [node for node in (*self.slower, *_flat(order)) if node in fewest]
+        if count is None:
+            return None
+        return [*self.float_always, *_flat(self.return_to_int8(order[:count]))]
+
+    def closest_to_float(self, nodes: Sequence[str]) -> list[str]:
+        """Return the float nodes of the least drop, in this order.
+
+        Raises:
+            PassError: that is not wanted.
+        """
+        fewest = min(self.drops, key=lambda key: (self.drops[key], len(key)))
+        if self.closest:
+            return [node for node in nodes if node in fewest]
         raise PassError(
-            f"{self.metric} falls by at least {least:.4f} with anything in int8, "
+            f"{self.metric} falls by at least {self.drops[fewest]:.4f} with anything in int8, "
             f"{self.max_drop:g} is allowed",
             where=f"{self.model.name}, max_drop={self.max_drop:g}",
             hint="Allow a larger drop, or quantize the weights alone (quantize-weights)",
@@ -210,7 +243,7 @@ class _FloatNodeSearch:
 
     def allows(self, units: Sequence[Sequence[str]]) -> bool:
         """Return whether the metric stays within the drop with these units float."""
-        float_nodes = [*self.slower, *_flat(units)]
+        float_nodes = [*self.float_always, *_flat(units)]
         key = frozenset(float_nodes)
         if key not in self.drops:
             candidate = dataclasses.replace(self.model, ir=self.write(float_nodes))
@@ -271,7 +304,7 @@ class _Layers:
     write: Write
     ctx: Context
 
-    def gains(self, row: Dataset | None, *, none_fails: bool) -> list[tuple[list[str], float]]:
+    def gains(self, row: Dataset | None, *, none_fails: bool) -> list[Gain]:
         """Return each unit and what it gains: time where there is a row and a clock, or arithmetic.
 
         Raises:
@@ -290,7 +323,7 @@ class _Layers:
                 raise PassError("int8 makes no layer clearly faster", where=self.model.name)
         return list(zip(units, gains, strict=True))
 
-    def ranked(self, gains: Sequence[tuple[list[str], float]], judge: Judge) -> list[list[Ranked]]:
+    def ranked(self, gains: Sequence[Gain], judge: Judge) -> list[list[Ranked]]:
         """Rank units by the answers that they cost alone, for what int8 gains there."""
         rows, batches = 0, 0
         for batch in judge.batches:

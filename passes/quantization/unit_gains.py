@@ -15,6 +15,8 @@ from trimtab.core.ort.int8_share import macs_of
 
 from .qdq.int8_operators import PRODUCTS
 
+#: Operators that begin a unit.
+LAYERS = PRODUCTS | {"ConvTranspose"}
 #: Groups that are timed at first, and those of them that are timed in halves.
 GROUPS, HALVED = 8, 4
 #: Part of the network's time that cannot be told from noise.
@@ -23,6 +25,8 @@ NOISE = 0.004
 LEAST_GAIN = 0.03
 _TINY = 1e-4
 
+#: Unit and what it gains.
+Gain = tuple[list[str], float]
 #: Neighbouring units: the first, and the one behind the last.
 Span = tuple[int, int]
 
@@ -30,6 +34,22 @@ Span = tuple[int, int]
 def units_of(graph: ir.Graph, nodes: Sequence[str]) -> list[list[str]]:
     """Return the nodes that may be quantized as units, in the order of a sorted graph."""
     return list(_units(graph, set(nodes)))
+
+
+def without_tails(graph: ir.Graph, gains: Sequence[Gain]) -> list[Gain]:
+    """Return units without the operators that are not fused into their layer, as Relu is."""
+    layers = {node.name for node in graph if node.op_type in LAYERS}
+    fused = {node.name for node in graph if _is_fused(node)}
+    kept = [([name for name in unit if name in layers | fused], gain) for unit, gain in gains]
+    return [pair for pair in kept if pair[0]]
+
+
+def _is_fused(node: ir.Node) -> bool:
+    """Return whether a node clips what a layer gives, which its int8 kernel does as well."""
+    if node.op_type not in {"Clip", "Relu"} or node.inputs[0] is None:
+        return False
+    maker = node.inputs[0].producer()
+    return maker is not None and maker.op_type in LAYERS
 
 
 def gains_by_arithmetic(graph: ir.Graph, units: Sequence[Sequence[str]]) -> list[float]:
@@ -87,7 +107,7 @@ def _units(graph: ir.Graph, chosen: set[str]) -> Iterator[list[str]]:
     for node in graph:
         if node.name not in chosen:
             continue
-        if node.op_type in PRODUCTS | {"ConvTranspose"} and unit:
+        if node.op_type in LAYERS and unit:
             yield unit
             unit = []
         unit.append(node.name or "")

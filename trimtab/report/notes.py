@@ -96,9 +96,9 @@ def _int8(notes: Mapping[str, Any]) -> list[str]:
 
 def _mixed(mixed: Mapping[str, Any]) -> list[str]:
     """Return how many layers stay float or take 16 bits, and what the metric loses with that."""
-    layers, wide = mixed.get("ranking", ()), mixed.get("wide", ())
-    slower = len(mixed.get("slower", ()))
-    what = f"{len(mixed.get('float', ()))} of {counted(len(layers) + slower, 'layer')} stay float"
+    layers = mixed.get("nodes", len(mixed.get("ranking", ())))
+    wide, slower = mixed.get("wide", ()), len(mixed.get("slower", ()))
+    what = f"{len(mixed.get('float', ()))} of {counted(layers, 'layer')} stay float"
     what += f", {slower} as int8 makes them slower" if slower else ""
     if wide:
         what = f"{counted(len(wide), 'tensor')} in 16 bits"

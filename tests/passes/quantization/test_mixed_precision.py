@@ -137,9 +137,9 @@ def test_a_mixture_keeps_as_many_layers_in_int8_as_make_it_worth_while():
         seen.append(len(names))
         return model.ir
 
-    worth = dict.fromkeys("abcd", 0.02)
-    search = _FloatNodeSearch(model, write, "fidelity", 0.01, lambda _: 0.1, (), worth)
-    search.choose(lambda: [[(name, 0.0)] for name in "abcd"], closest=True)
+    search = _FloatNodeSearch(model, write, "fidelity", 0.01, lambda _: 0.1, closest=True)
+    search.take([], [([name], 0.02) for name in "abcd"])
+    assert search.choose(lambda: [[(name, 0.0)] for name in "abcd"]) is None
     assert seen == [0, 2]
 
 
@@ -282,6 +282,7 @@ def test_a_decision_that_any_int8_turns_does_not_leave_all_layers_float(tie, int
         count = 10 - len(float_nodes)
         return 0.0 if not count else tie if count <= 6 else 0.3
 
-    search = _FloatNodeSearch(model, write, "fidelity", MARGIN_OF_PROMISE * 0.02, drop_of)
-    chosen = search.choose(lambda: [[(name, 0.0)] for name in "abcdefghij"], closest=True)
+    search = _FloatNodeSearch(model, write, "fidelity", MARGIN_OF_PROMISE * 0.02, drop_of, True)
+    chosen = search.choose(lambda: [[(name, 0.0)] for name in "abcdefghij"])
+    chosen = search.closest_to_float("abcdefghij") if chosen is None else chosen
     assert len(chosen) == (10 - int8 if int8 else 9)
