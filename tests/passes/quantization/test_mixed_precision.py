@@ -12,9 +12,9 @@ from trimtab.core.errors import OptionError, PassError
 from trimtab.core.metric import evaluate
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
+from trimtab.passes.quantization.float_node_search import FloatNodeSearch
 from trimtab.passes.quantization.hold_out import hold_out
 from trimtab.passes.quantization.judge import MARGIN_OF_PROMISE
-from trimtab.passes.quantization.mixed_precision import _FloatNodeSearch
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -128,6 +128,24 @@ def test_where_int8_makes_all_layers_slower_float_is_the_closest():
     assert notes(asked_for)["mixed"]["float"] == []
 
 
+def test_a_layer_is_int8_without_the_operators_behind_it_that_lose_too_much():
+    """A sum with a thousand has steps of four in int8, and nothing of the layer is left."""
+    model = graph(
+        """g (float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) {
+          [layer] a = Conv (x, w)
+          [clipped] b = Relu (a)
+          [up] c = Add (b, thousand)
+          [down] y = Add (c, minus)
+        }""",
+        w=(8, 8, 1, 1),
+        thousand=np.array([1000], np.float32),
+        minus=np.array([-1000], np.float32),
+    )
+    quantized = QuantizeStatic(data=normal(model), max_drop=0.02, closest=True)(model, VNNI)
+    assert set(notes(quantized)["mixed"]["float"]) == {"up", "down"}
+    assert int8_share(quantized).int8_share == 1.0
+
+
 def test_a_mixture_keeps_as_many_layers_in_int8_as_make_it_worth_while():
     """Two layers of 0.02 each are worth it, one is not: the search does not look at that."""
     model, _ = stubborn(1)
@@ -137,7 +155,7 @@ def test_a_mixture_keeps_as_many_layers_in_int8_as_make_it_worth_while():
         seen.append(len(names))
         return model.ir
 
-    search = _FloatNodeSearch(model, write, "fidelity", 0.01, lambda _: 0.1, closest=True)
+    search = FloatNodeSearch(model, write, "fidelity", 0.01, lambda _: 0.1, closest=True)
     search.take([], [([name], 0.02) for name in "abcd"])
     assert search.choose(lambda: [[(name, 0.0)] for name in "abcd"]) is None
     assert seen == [0, 2]
@@ -282,7 +300,7 @@ def test_a_decision_that_any_int8_turns_does_not_leave_all_layers_float(tie, int
         count = 10 - len(float_nodes)
         return 0.0 if not count else tie if count <= 6 else 0.3
 
-    search = _FloatNodeSearch(model, write, "fidelity", MARGIN_OF_PROMISE * 0.02, drop_of, True)
+    search = FloatNodeSearch(model, write, "fidelity", MARGIN_OF_PROMISE * 0.02, drop_of, True)
     chosen = search.choose(lambda: [[(name, 0.0)] for name in "abcdefghij"])
     chosen = search.closest_to_float("abcdefghij") if chosen is None else chosen
     assert len(chosen) == (10 - int8 if int8 else 9)
