@@ -380,9 +380,11 @@ def _quality(metric: Metric, scores: Any, count: int) -> Quality:
             hint="Check the model's outputs for NaN",
         )
     items = array if array.ndim == 1 else None
+    unit = 1.0 if items is not None and np.isin(items, (0, 1)).all() else 0.0
     outputs: tuple[OutputQuality, ...] = ()
     if pooled is not None:
         items, outputs = pooled.items if len(pooled.items) else None, pooled.outputs
+        unit = pooled.unit
     value = float(array.mean())
     return Quality(
         metric.title,
@@ -393,4 +395,5 @@ def _quality(metric: Metric, scores: Any, count: int) -> Quality:
         metric.lower_is_better,
         metric.limit,
         spec=metric.spec,
+        unit=unit,
     )

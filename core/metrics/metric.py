@@ -168,6 +168,7 @@ class Quality:
         limit: largest loss that is allowed, where several metrics are limited together.
         others: values of the further metrics.
         spec: what finds the metric again, where that is not its name.
+        unit: least that an item can lose, as one decision; 0 where it may be anything.
     """
 
     metric: str
@@ -179,6 +180,7 @@ class Quality:
     limit: float | None = None
     others: tuple[Quality, ...] = ()
     spec: str = ""
+    unit: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Quality {self.metric} {self.value:.4f} on {self.count} items>"
@@ -194,16 +196,29 @@ class Quality:
         return _standard_error(self.items)
 
     @property
+    def half_interval(self) -> float | None:
+        """Half of the value's 95% interval, None without scores per item."""
+        return _half_interval(self.items, self.unit)
+
+    @property
     def loss(self) -> float:
         """Mean loss of the outputs; 0 where outputs are not judged one by one."""
         return float(np.mean([output.loss for output in self.outputs])) if self.outputs else 0.0
 
     def drop_from(self, base: Quality) -> tuple[float, float | None]:
         """Return the loss against `base`, with its paired standard error or None."""
-        drop = base.merit - self.merit
+        return base.merit - self.merit, _standard_error(self._lost_items(base))
+
+    def drop_text(self, base: Quality) -> str:
+        """Return the loss against `base` with half of its paired 95% interval, as text."""
+        half = _half_interval(self._lost_items(base), max(self.unit, base.unit))
+        spread = "" if half is None else f" ± {half:.4f} (paired, 95%)"
+        return f"drop {base.merit - self.merit:+.4f}{spread}"
+
+    def _lost_items(self, base: Quality) -> Array | None:
         if self.items is None or base.items is None or len(self.items) != len(base.items):
-            return drop, None
-        return drop, _standard_error(base.items - self.items)
+            return None
+        return base.items - self.items
 
     def losses_from(self, base: Quality, limit: float) -> list[MetricDrop]:
         """Return the loss of this metric, of which `limit` is allowed, and of each further one."""
@@ -244,6 +259,14 @@ def _standard_error(items: Array | None) -> float | None:
     if items is None or len(items) < 2:
         return None
     return float(np.std(items, ddof=1) / np.sqrt(len(items)))
+
+
+def _half_interval(items: Array | None, unit: float) -> float | None:
+    """Return half of a 95% interval of the mean; items that are all alike show no spread."""
+    error = _standard_error(items)
+    if error is None or items is None:
+        return None
+    return Z95 * error if error else min(UNSEEN * unit / len(items), 1.0)
 
 
 def first_output(outputs: Mapping[str, Array]) -> Array:

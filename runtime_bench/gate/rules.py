@@ -19,7 +19,6 @@ from typing import Literal
 
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
 from trimtab.core.metric import Quality
-from trimtab.core.metrics.metric import half_interval
 from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
 from trimtab.core.text import counted
 
@@ -157,11 +156,10 @@ def _quality(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budg
     if facts.quality is None:
         return _unmeasured(budget)
     mine, base = _of_metric(budget, *facts.quality)
-    drop, error = mine.drop_from(base)
-    spread = "" if error is None else f"{half_interval(error)} (paired, 95%)"
+    drop, _ = mine.drop_from(base)
     evidence = (
         f"{mine.metric} {mine.value:.4f} against {base.value:.4f}: "
-        f"drop {drop:+.4f}{spread} on {counted(mine.count, 'item')}"
+        f"{mine.drop_text(base)} on {counted(mine.count, 'item')}"
     )
     # Sums of many scores differ in the last bits with their order.
     held = drop <= budget.limit + 1e-12

@@ -89,7 +89,7 @@ def _judged(
     from trimtab.core.metric import evaluate
     from trimtab.core.progress import Stderr
 
-    from ..report.lines import drop_line, output_lines, quality_line
+    from ..report.lines import output_lines, quality_line
 
     def measured(candidate: Model) -> Quality:
         return evaluate(
@@ -103,6 +103,6 @@ def _judged(
         base = measured(reference)
         drop, error = quality.drop_from(base)
         print(f"{args.reference}: {quality_line(base)}")  # noqa: T201
-        print(drop_line(quality, base))  # noqa: T201
+        print(quality.drop_text(base))  # noqa: T201
         found |= {"reference": base.to_json(), "drop": drop, "drop_standard_error": error}
     return found

@@ -175,7 +175,7 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     from trimtab.core.progress import Stderr
     from trimtab.core.units import drops
 
-    from ..report.lines import drop_line, quality_line
+    from ..report.lines import quality_line
 
     if not args.eval:
         return
@@ -186,7 +186,7 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
         evaluate(m, data, metric, reference=before, progress=Stderr()) for m in (before, after)
     )
     for one, other in zip((mine, *mine.others), (base, *base.others), strict=True):
-        print(f"{quality_line(one)}; original {other.value:.4f}; {drop_line(one, other)}")  # noqa: T201
+        print(f"{quality_line(one)}; original {other.value:.4f}; {one.drop_text(other)}")  # noqa: T201
     broken = [str(loss) for loss in mine.losses_from(base, limit) if loss.broken]
     if broken:
         raise BudgetError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
-from trimtab.core.metrics.metric import half_interval, with_interval
+from trimtab.core.metrics.metric import with_interval
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text, counted
 from trimtab.passes.quantization.judge import PROMISED
@@ -136,8 +136,8 @@ def _on_disk(path: Path, model: Model) -> str:
 
 def quality_line(quality: Quality) -> str:
     """Return a quality with half of its 95% interval."""
-    error = quality.standard_error
-    spread = half_interval(error)
+    half = quality.half_interval
+    spread = "" if half is None else f" ± {half:.4f}"
     line = f"{quality.metric} {quality.value:.4f}{spread} on {counted(quality.count, 'item')}"
     if not quality.outputs:
         return line
@@ -149,10 +149,3 @@ def output_lines(quality: Quality) -> list[str]:
     """Return a line for each output where outputs are judged one by one and there are several."""
     rows = quality.outputs if len(quality.outputs) > 1 else ()
     return [f"  {row.name}: {row.value:.4f} ({row.kind})" for row in rows]
-
-
-def drop_line(quality: Quality, base: Quality) -> str:
-    """Return the loss against a base with half of its paired 95% interval."""
-    drop, error = quality.drop_from(base)
-    spread = "" if error is None else f"{half_interval(error)} (paired, 95%)"
-    return f"drop {drop:+.4f}{spread}"

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from graphs import model_of
 
+from trimtab.core.data import Floats
+from trimtab.core.dataset import Dataset
+from trimtab.core.metric import evaluate
 from trimtab.core.metrics.fidelity import fidelity_of
-from trimtab.core.metrics.metric import Pooled, with_interval
+from trimtab.core.metrics.metric import Pooled, Quality, with_interval
+from trimtab.report.lines import quality_line
 
 
 @pytest.mark.parametrize("count", [8, 12, 64])
@@ -60,3 +64,30 @@ def test_whole_numbers_that_all_stay_may_hide_a_difference(width: int) -> None:
     same = metric.finish([metric.score({"y": ids}, {"y": ids})])
     assert same.value == 1.0
     assert same.interval == pytest.approx((1 - 2.51 / 12 / width, 1.0))
+
+
+@pytest.mark.parametrize(("count", "half"), [(5, 0.502), (1000, 0.00251)])
+def test_decisions_that_are_all_alike_leave_an_interval(count: int, half: float) -> None:
+    """5 of 5 answers do not tell 1.0 from 0.5; a score that may be anything tells nothing."""
+    right = quality(np.ones(count), unit=1.0)
+    assert right.half_interval == pytest.approx(half)
+    assert right.drop_text(right) == f"drop +0.0000 ± {half:.4f} (paired, 95%)"
+    assert right.standard_error == 0.0
+    assert quality(np.full(count, 0.25), unit=0.0).half_interval == 0.0
+
+
+def test_decisions_that_differ_have_the_interval_of_their_spread() -> None:
+    items = np.array([1.0, 0.0, 1.0, 1.0])
+    assert quality(items, unit=1.0).half_interval == pytest.approx(1.96 * items.std(ddof=1) / 2)
+
+
+def test_accuracy_of_few_right_answers_is_told_with_its_interval() -> None:
+    model = model_of("(float[N,3] x) => (float[N,3] y) { y = Identity (x) }")
+    rows = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
+    data = Dataset.of_arrays({"x": rows}, rows.argmax(axis=1))
+    found = evaluate(model, data, "top1")
+    assert quality_line(found) == "top1 1.0000 ± 0.5020 on 5 items"
+
+
+def quality(items: Floats, unit: float) -> Quality:
+    return Quality("m", float(items.mean()), items, len(items), unit=unit)
