@@ -1,4 +1,4 @@
-"""What layers gain in int8 and cost in float: measured nanoseconds of the whole network.
+"""Gains of layers in int8 and their costs in float: measured nanoseconds of the whole network.
 
 A float layer between int8 ones also pays for the conversions around it, which a profile of the
 layer alone does not show.
@@ -25,8 +25,10 @@ TIMED = 12
 SECONDS = 0.5
 #: Smallest difference, relative to the network's time, that can be measured.
 SMALLEST_PART = 0.01
-#: Seconds of measurement for each group of layers, and bytes of weights that are loaded at once.
-GROUP_SECONDS, LOADED_BYTES = 0.2, 1 << 28
+#: Runs of each group of layers that are timed, and their least time in seconds.
+GROUP_RUNS, GROUP_SECONDS = 12, 0.03
+#: Models that are loaded at once, and bytes of their weights.
+LOADED, LOADED_BYTES = 6, 1 << 28
 
 
 def rank_by_cost(
@@ -75,10 +77,12 @@ def saved_alone(
     """
     clock = ctx.need_clock("mixed precision by milliseconds")
     feeds, config = next(iter(data)).feeds, SessionConfig.of(ctx.target)
-    together = max(LOADED_BYTES // max(plain_bytes(model), 1) - 1, 1)
+    together = min(max(LOADED_BYTES // max(plain_bytes(model), 1), 2), LOADED) - 1
+    each = clock.median_ns([model], feeds, config, GROUP_SECONDS)[0] * 1e-9 * GROUP_RUNS
     saved: list[float] = []
     for start in range(0, len(groups), together):
         models = [model, *map(alone, groups[start : start + together])]
-        base, *each = clock.median_ns(models, feeds, config, GROUP_SECONDS * len(models))
-        saved += [1 - ns / base for ns in each]
+        seconds = max(each, GROUP_SECONDS) * len(models)
+        base, *others = clock.median_ns(models, feeds, config, seconds)
+        saved += [1 - ns / base for ns in others]
     return saved

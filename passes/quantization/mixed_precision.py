@@ -38,12 +38,12 @@ from .judge import Judge
 from .layer_costs import rank_by_cost, saved_alone
 from .output_error import float_outputs
 from .unit_gains import (
-    LEAST_GAIN,
     Gain,
     gains_by_arithmetic,
     gains_by_clock,
     units_of,
     without_tails,
+    worth_it,
 )
 
 #: Held-out samples that rank the layers; the metric sees all of them.
@@ -202,7 +202,7 @@ class _Layers:
             timed = gains_by_clock(
                 graph, units, partial(saved_alone, self.model, self._alone, row, self.ctx)
             )
-            if sum(gain for gain in timed if gain > 0) >= LEAST_GAIN:
+            if worth_it(timed):
                 gains = timed
             elif none_fails:
                 raise PassError("int8 makes no layer clearly faster", where=self.model.name)

@@ -26,7 +26,7 @@ from .static import QuantizeStatic
 #: Speed-up that a search for a mixture has to have a chance of.
 WORTHWHILE = 1.05
 #: Longest time for which int8 is timed against float, and the speed-ups that end it once decided.
-TIMED_SECONDS, DECIDED = 3.0, (1.0, WORTHWHILE)
+TIMED_SECONDS, DECIDED = 1.5, (1.0, WORTHWHILE)
 
 
 class SpeedChoice:

@@ -1,4 +1,4 @@
-"""What layers gain in int8: by the clock, each group alone, or by their share of the arithmetic.
+"""Gains of layers in int8: by the clock, each group alone, or by their share of the arithmetic.
 
 A unit is a layer with the element-wise operators behind it: a layer in float gains little between
 int8 ones. Alone in int8, a unit pays for the conversions on both sides; neighbours share them, so
@@ -7,7 +7,7 @@ that the whole gains what its units do, or more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -19,10 +19,10 @@ from .qdq.int8_operators import PRODUCTS
 LAYERS = PRODUCTS | {"ConvTranspose"}
 #: Groups that are timed at first, and those of them that are timed in halves.
 GROUPS, HALVED = 8, 4
-#: Part of the network's time that cannot be told from noise.
-NOISE = 0.004
+#: Part of the network's time that cannot be told from noise, in a group.
+NOISE = 0.01
 #: Part of the network's time that is worth a search.
-LEAST_GAIN = 0.03
+LEAST_GAIN = 0.05
 _TINY = 1e-4
 
 #: Unit and what it gains.
@@ -64,9 +64,10 @@ def gains_by_clock(
 ) -> list[float]:
     """Return the part of the network's time that each unit saves in int8, below 0 where it costs.
 
-    Groups of neighbours are measured, and those that move the time most in halves again; a group's
-    units share its gain by their arithmetic. What all groups together gain beyond their sum, as
-    they need no conversions between them, is shared by all.
+    Groups of neighbours are measured, and if there is anything to gain those that move the time
+    most in halves again; a group's units share its gain by their arithmetic. What all groups
+    together gain beyond their sum, as they need no conversions between them, is shared by all,
+    unless the whole is slower than float.
 
     Args:
         graph: the float graph, sorted.
@@ -84,17 +85,25 @@ def gains_by_clock(
 
     together = measured([*spans, whole])
     gains = {span: together[span] for span in spans}
-    shared = max(together[whole] - sum(gains.values()), 0.0) / max(count, 1)
-    wide = sorted((s for s in spans if s[1] - s[0] > 1), key=lambda s: -abs(gains[s]))[:HALVED]
+    beyond = min(together[whole] - sum(gains.values()), together[whole])
+    shared = max(beyond, 0.0) / max(count, 1)
+    wide = [s for s in spans if s[1] - s[0] > 1 and abs(gains[s]) > NOISE]
+    clear = worth_it(gain for gain in gains.values() if gain > NOISE)
+    wide = sorted(wide, key=lambda s: -abs(gains[s]))[:HALVED] if clear else []
     gains |= measured([half for span in wide for half in _halves(span)])
     shares, each = _shares(graph, units), [0.0] * count
     for start, stop in (span for span in gains if span not in wide):
         gain = gains[start, stop] + shared * (stop - start)
-        gain = max(gain, _TINY) if gain > -NOISE else gain
+        gain = _TINY if abs(gain) < NOISE else gain
         parts = sum(shares[start:stop])
         for number in range(start, stop):
             each[number] = gain * (shares[number] / parts if parts else 1 / (stop - start))
     return each
+
+
+def worth_it(gains: Iterable[float]) -> bool:
+    """Return whether what is gained is worth a search."""
+    return sum(gain for gain in gains if gain > 0) >= LEAST_GAIN
 
 
 def _halves(span: Span) -> tuple[Span, Span]:

@@ -147,7 +147,7 @@ def test_a_layer_is_int8_without_the_operators_behind_it_that_lose_too_much():
 
 
 def test_a_mixture_keeps_as_many_layers_in_int8_as_make_it_worth_while():
-    """Two layers of 0.02 each are worth it, one is not: the search does not look at that."""
+    """Two layers of 0.03 each are worth it, one is not: the search does not look at that."""
     model, _ = stubborn(1)
     seen = []
 
@@ -156,7 +156,7 @@ def test_a_mixture_keeps_as_many_layers_in_int8_as_make_it_worth_while():
         return model.ir
 
     search = FloatNodeSearch(model, write, "fidelity", 0.01, lambda _: 0.1, closest=True)
-    search.take([], [([name], 0.02) for name in "abcd"])
+    search.take([], [([name], 0.03) for name in "abcd"])
     assert search.choose(lambda: [[(name, 0.0)] for name in "abcd"]) is None
     assert seen == [0, 2]
 

@@ -9,7 +9,7 @@ from trimtab.core.context import Context
 from trimtab.core.target import Target
 from trimtab.passes.graph.shapes import infer_shapes
 from trimtab.passes.quantization.file_size import plain_bytes
-from trimtab.passes.quantization.layer_costs import LOADED_BYTES, saved_alone
+from trimtab.passes.quantization.layer_costs import LOADED, LOADED_BYTES, saved_alone
 from trimtab.passes.quantization.unit_gains import (
     NOISE,
     gains_by_arithmetic,
@@ -62,12 +62,12 @@ def test_the_group_that_is_slowest_is_halved():
 
 def test_conversions_that_neighbours_share_count_for_all():
     graph, units, names = chain(4)
-    found = gains_by_clock(graph, units, of_each(dict.fromkeys(names, -0.01), together=0.12))
-    assert found == pytest.approx([0.02] * 4)
+    found = gains_by_clock(graph, units, of_each(dict.fromkeys(names, -0.01), together=0.2))
+    assert found == pytest.approx([0.03] * 4)
 
 
 class Counting:
-    """A clock that counts how many models it holds at once, and finds each twice as fast."""
+    """A clock that counts how many models it holds at once; the first is the slowest."""
 
     def __init__(self):
         self.held = []
@@ -77,14 +77,16 @@ class Counting:
         return [2e6, *[1e6] * (len(models) - 1)]
 
 
-@pytest.mark.parametrize(("weight_bytes", "held"), [(0, [6]), (LOADED_BYTES, [2] * 5)])
-def test_large_models_are_timed_two_at_a_time(monkeypatch, weight_bytes, held):
-    model, data = stubborn(5)
+@pytest.mark.parametrize(
+    ("weight_bytes", "held"), [(0, [1, LOADED, 3]), (LOADED_BYTES, [1] + [2] * 7)]
+)
+def test_few_models_are_loaded_at_once_and_of_large_ones_two(monkeypatch, weight_bytes, held):
+    model, data = stubborn(7)
     clock = Counting()
     ctx = Context(target=Target.named("x64-avx512-vnni"), clock=clock)
     size = weight_bytes or plain_bytes(model)
     monkeypatch.setattr("trimtab.passes.quantization.layer_costs.plain_bytes", lambda _: size)
     groups = [[node.name] for node in model.graph]
     saved = saved_alone(model, lambda _: dataclasses.replace(model), data, ctx, groups)
-    assert saved == [0.5] * 5
+    assert saved == [0.5] * 7
     assert clock.held == held
