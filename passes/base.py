@@ -92,8 +92,9 @@ class Pass(ABC):
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         drops: whether it drops weights, whatever the file's size; commands say, as for all that
             shrink, what is kept of the answers.
-        fits: whether it fits weights or ranges to the data, so that only other rows tell what
-            it keeps; weights that the model stores in fewer bits are rounded to as many again.
+        calibrates: whether it chooses weights or ranges by the data, so that only held-out rows
+            tell what it keeps.
+        keeps_bits: whether new weights are rounded to the bits that the model stores old ones in.
         layers_only: whether it changes layers and their weights alone, so that a model without any,
             as large trees are, costs no time.
         in_float32: whether it computes new weights, and so is given models of float16 or double in
@@ -107,7 +108,8 @@ class Pass(ABC):
     needs_data: ClassVar[bool] = False
     shrinks: ClassVar[bool] = False
     drops: ClassVar[bool] = False
-    fits: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
+    keeps_bits: ClassVar[bool] = False
     layers_only: ClassVar[bool] = False
     in_float32: ClassVar[bool] = False
     expands: ClassVar[bool] = False
@@ -224,7 +226,7 @@ class Pass(ABC):
             result = self._rewritten(given, ctx)
             if bits:
                 compress_exactly(result.ir)
-            if self.fits:
+            if self.keeps_bits:
                 store_rounded(result.ir, bits)
         except (TrimtabError, MemoryError):
             raise

@@ -93,3 +93,14 @@ def test_links_of_documents_lead_to_pages() -> None:
     )
     assert deeper == "[a](../index.md) [b](../ci.md)"
     assert re.search(r"\d\.\d\dx \[", results.quantize_table())
+
+
+def test_what_is_said_behind_commands_stands_above_them_on_the_site() -> None:
+    text = "```\ntrimtab a b -o c     makes c\ntrimtab d\n```\n"
+    shown = "```bash\n# makes c\ntrimtab a b -o c\ntrimtab d\n```\n"
+    assert documents.described_above(text) == shown
+    output = "```\nsmall.onnx   1.2 MB\n```\n"
+    assert documents.described_above(output) == output
+    for path in documents.documents():
+        page = documents.described_above(path.read_text(encoding="utf-8"))
+        assert [said for _, said in documents.command_lines(page) if said] == [], path

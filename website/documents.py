@@ -111,6 +111,22 @@ def site_links(text: str, source: str, page: str) -> str:
     return "".join(code)
 
 
+def described_above(text: str) -> str:
+    """Return a document whose commands have what is said behind them in a comment above.
+
+    A screen has no room for two columns, and a line that is copied is then the command alone.
+    """
+
+    def moved(block: re.Match[str]) -> str:
+        code, count = _DESCRIBED.subn(r"# \2\n\1", block[2])
+        return f"```bash\n{code}```" if count and not block[1] else block[0]
+
+    return re.sub(r"^```([^\n]*)\n(.*?)^```", moved, text, flags=re.DOTALL | re.MULTILINE)
+
+
+_DESCRIBED = re.compile(r"^((?:trimtab|make|dask) .*?\S)\s{2,}(?!-)(\S.*)$", re.MULTILINE)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]

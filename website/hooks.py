@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import reference
 import results
-from documents import ROOT, TOP, notebook_pages, site_links
+from documents import ROOT, TOP, described_above, notebook_pages, site_links
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -43,7 +43,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     for source, page in TOP.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        text = _PICTURE.sub(_of_both_schemes, site_links(text, source, page))
+        text = described_above(_PICTURE.sub(_of_both_schemes, site_links(text, source, page)))
         files.append(File.generated(config, page, content=text))
     return files
 
@@ -66,7 +66,19 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     uri = page.file.src_uri
     if page.file.generated_by:
         return markdown
-    return site_links(markdown, f"docs/{uri}", uri)
+    return described_above(site_links(markdown, f"docs/{uri}", uri))
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Mark options and short words of code, which no line may break."""
+    html = _SHORT_CODE.sub(r'<code class="word">', html)
+    return _OPTION.sub(r'<span class="word">\1</span>', html)
+
+
+#: An option, a name or a path of a few letters, outside of blocks.
+_SHORT_CODE = re.compile(r"<code>(?=[^<\n]{1,24}</code>)")
+#: An option in a block of commands.
+_OPTION = re.compile(r"(?<=[ >])(--[a-z][\w-]*)(?=[ =<\n])(?=(?:(?!<pre>).)*</pre>)", re.DOTALL)
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:

@@ -81,7 +81,8 @@ class PruneChannels(Pass):
 
     tolerance: ClassVar[float | None] = None
     shrinks: ClassVar[bool] = True
-    fits: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+    keeps_bits: ClassVar[bool] = True
     in_float32: ClassVar[bool] = True
     layers_only: ClassVar[bool] = True
 

@@ -50,7 +50,8 @@ class PruneGradually(Pass):
 
     needs_data: ClassVar[bool] = True
     drops: ClassVar[bool] = True
-    fits: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+    keeps_bits: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"recover": "finetune"}
 
     sparsity: float | None = None

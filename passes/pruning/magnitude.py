@@ -61,7 +61,8 @@ class PruneMagnitude(Pass):
     """
 
     drops: ClassVar[bool] = True
-    fits: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+    keeps_bits: ClassVar[bool] = True
     layers_only: ClassVar[bool] = True
 
     sparsity: float | None = None

@@ -99,7 +99,8 @@ class QuantizeStatic(Quantizer):
 
     needs_data: ClassVar[bool] = True
     shrinks: ClassVar[bool] = True
-    fits: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+    keeps_bits: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256

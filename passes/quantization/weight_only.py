@@ -72,7 +72,8 @@ class QuantizeWeights(Quantizer):
     """
 
     shrinks: ClassVar[bool] = True
-    fits: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+    keeps_bits: ClassVar[bool] = True
 
     bits: int = 4
     block: int = 32

@@ -219,16 +219,16 @@ def apply(
 
 
 def _parts(steps: Sequence[Pass], ctx: Context) -> tuple[Context, Context]:
-    """Return the context of the passes, and that of rows that none of them is fitted to.
+    """Return the context of the passes, and that of rows that none of them calibrates on.
 
-    Both are the same where nothing is fitted, or rows are few.
+    Both are the same where none calibrates, or rows are few.
     """
     import numpy as np
 
     from ..report.outputs_kept import ITEMS
 
-    fits = any(step.fits for step in steps)
-    if not fits or ctx.data is None or ctx.data.source.batched or len(ctx.data) < 2 * ITEMS:
+    calibrated = any(step.calibrates for step in steps)
+    if not calibrated or ctx.data is None or ctx.data.source.batched or len(ctx.data) < 2 * ITEMS:
         return ctx, ctx
     positions, count = ctx.data.positions, min(ITEMS, len(ctx.data) // 4)
     chosen = ((np.arange(count) + 0.5) * len(positions) / count).astype(int)

@@ -67,9 +67,9 @@ def round_blocks(
     values = {v.name: v for node in reference.graph for v in node.outputs}
     blocks = find_blocks(model.graph, set(layers), reference_nodes)
     order = [*(b for i, b in enumerate(batches) if i % 4 != 3), *batches[3::4]]
-    fits = len(batches) - len(batches[3::4])
-    fits -= fits == len(batches) and fits > 1  # a single batch serves for both
-    held_out = order[fits:] or order
+    fitted = len(batches) - len(batches[3::4])
+    fitted -= fitted == len(batches) and fitted > 1  # a single batch serves for both
+    held_out = order[fitted:] or order
     changes = LayerChanges(model, reference, held_out, ctx.target)
     untouched = model.clone()
     here, there = (Walk(m, [b.feeds for b in order]) for m in (model, reference))
@@ -80,7 +80,7 @@ def round_blocks(
     for block in ctx.progress.track(blocks, "rounding blocks", len(blocks)):
         fed = here.to(block.source)
         wanted = there.to(values[block.wanted])
-        _round(changes, block, reference_nodes, (fed, wanted, fits), ctx.seed, steps)
+        _round(changes, block, reference_nodes, (fed, wanted, fitted), ctx.seed, steps)
     changes.keep_all_or(untouched)
     return changes.result("rounded", units=len(blocks))
 
@@ -177,12 +177,12 @@ def _round(
             weights[layer] = weight, original
     if not weights:
         return
-    fed, wanted, fits = data
+    fed, wanted, fitted = data
     model = changes.model
     part, grids = _floated(model, block, weights)
-    fit = np.concatenate(fed[:fits]), np.concatenate(wanted[:fits])
+    fit = np.concatenate(fed[:fitted]), np.concatenate(wanted[:fitted])
     chosen = round_softly(part, grids, *fit, seed=seed, steps=steps)
-    held_out = (fed[fits:] or fed, wanted[fits:] or wanted)
+    held_out = (fed[fitted:] or fed, wanted[fitted:] or wanted)
     before = _block_error(model, block, *held_out)
     old = {layer: weight.values() for layer, (weight, _) in weights.items()}
     for layer, (weight, _) in weights.items():
