@@ -18,6 +18,7 @@ from ..data import Array, Floats
 from ..model import Model
 from .detection_list import BOX, DetectionList, DetectionRows, finite
 from .detections import has_background, nearest_of_class
+from .item_axes import item_axes, items_first
 from .kinds import OutputKind
 from .recognition import output_kinds
 
@@ -146,25 +147,30 @@ class SplitDetector:
 
 @dataclass(frozen=True, eq=False)
 class JudgedOutputs:
-    """Outputs as they are judged: those of a split detector as one.
+    """Outputs as they are judged: those of a split detector as one, items on the first axis.
 
     Attributes:
         kinds: what each is, by name.
         split: the detector, None where there is none.
+        axes: axis of the items of each output that has them on another than the first.
     """
 
     kinds: Mapping[str, OutputKind]
     split: SplitDetector | None
+    axes: Mapping[str, int]
 
     @classmethod
     def of(cls, model: Model, found: Sequence[Mapping[str, Array]]) -> JudgedOutputs:
         """Return those of a float model whose outputs for some batches these are."""
+        axes = item_axes(model)
+        found = [items_first(outputs, axes) for outputs in found]
         kinds = output_kinds(model, found)
         split = SplitDetector.of(model, kinds, found)
-        return cls(kinds if split is None else split.kinds(kinds), split)
+        return cls(kinds if split is None else split.kinds(kinds), split, axes)
 
     def merged(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the outputs of any model as they are judged."""
+        outputs = items_first(outputs, self.axes)
         return outputs if self.split is None else self.split.merged(outputs)
 
     def in_order_of(

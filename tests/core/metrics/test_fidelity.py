@@ -175,6 +175,34 @@ def test_lines_are_read_from_logits_and_with_time_first(time_major: bool, exact:
     assert judged({"y": laid(truth)}, {"y": laid(other)}).value == 0
 
 
+@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("kind", ["lines", "states"])
+def test_items_are_those_of_the_axis_that_is_named_as_the_first_of_an_input(
+    kind: str, rows: int
+) -> None:
+    """Recurrent networks give (time, N, symbols) and (layers, N, features), of many rows."""
+    model = graphs.model_of(
+        "(float[N,9,10] x) => (float[9,N,10] y) { y = Transpose<perm=[1, 0, 2]>(x) }"
+    )
+    lines = [[0, 3, 3, 0, 5, 0, 0, 7, 0], [2, 2, 0, 0, 4, 1, 0, 0, 0], [9, 0, 0, 6, 0, 0, 8, 0, 1]]
+    read = spelled(*(lines * 2)[:rows])
+    truth = read if kind == "lines" else RNG.normal(size=read.shape).astype(np.float32)
+    wrong = truth.copy()
+    wrong[-1] = wrong[-1][::-1]  # the last line alone is read from behind
+    metric = fidelity_of(model, [{"y": truth.swapaxes(0, 1)}])
+    assert metric.finish is not None
+
+    def kept(array: Array) -> Pooled:
+        score = metric.score({"y": array.swapaxes(0, 1)}, {"y": truth.swapaxes(0, 1)})
+        return metric.finish([score])  # type: ignore[misc]  # asserted above
+
+    assert kept(truth).value == 1
+    found = kept(wrong)
+    assert np.shape(found.items) == (rows,)
+    if kind == "lines":
+        assert found.value == pytest.approx(1 - 1 / rows)
+
+
 def test_features_and_bins_of_boxes_are_not_read_as_lines() -> None:
     values = {
         "features": RNG.normal(size=(2, 40, 32)).astype(np.float32),
