@@ -212,8 +212,8 @@ class Quality:
     def drop_text(self, base: Quality) -> str:
         """Return the loss against `base` with half of its paired 95% interval, as text."""
         half = _half_interval(self._lost_items(base), max(self.unit, base.unit))
-        spread = "" if half is None else f" ± {half:.4f} (paired, 95%)"
-        return f"drop {base.merit - self.merit:+.4f}{spread}"
+        paired = "" if half is None else " (paired, 95%)"
+        return f"drop {base.merit - self.merit:+.4f}{spread_text(half)}{paired}"
 
     def _lost_items(self, base: Quality) -> Array | None:
         if self.items is None or base.items is None or len(self.items) != len(base.items):
@@ -243,9 +243,9 @@ class Quality:
         return plain
 
 
-def half_interval(error: float | None) -> str:
-    """Return ` ± 0.0040`, half of the 95% interval of a standard error; empty where None."""
-    return "" if error is None else f" ± {Z95 * error:.4f}"
+def spread_text(half: float | None) -> str:
+    """Return ` ± 0.0040` of half of an interval; empty where that is unknown."""
+    return "" if half is None else f" ± {half:.4f}"
 
 
 def with_interval(value: float, interval: Sequence[float] | None) -> str:

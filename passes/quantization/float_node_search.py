@@ -25,7 +25,22 @@ STEPS_BACK = 6
 
 @dataclass
 class FloatNodeSearch:
-    """Evaluations of the metric, at most one for each set of float nodes."""
+    """Evaluations of the metric, at most one for each set of float nodes.
+
+    Attributes:
+        model: the float model.
+        write: builds the model in which nodes stay float.
+        metric: name of the metric.
+        max_drop: how much it may fall.
+        drop_of: function from a candidate to how much it falls.
+        closest: the least drop is wanted where `max_drop` cannot be held, and nothing is tried that
+            is not worth it.
+        float_always: nodes that stay float whatever is chosen.
+        worth: what units gain, by their first node, where that was measured.
+        units: units with their sensitivity, those first that become float first.
+        curve: for each evaluation the number of float nodes and the drop.
+        drops: drop of each set of float nodes.
+    """
 
     model: Model
     write: Write

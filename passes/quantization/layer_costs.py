@@ -27,8 +27,8 @@ SECONDS = 0.5
 SMALLEST_PART = 0.01
 #: Runs of each group of layers that are timed, and their least time in seconds.
 GROUP_RUNS, GROUP_SECONDS = 12, 0.03
-#: Models that are loaded at once, and bytes of their weights.
-LOADED, LOADED_BYTES = 6, 1 << 28
+#: Most models that are loaded at once, and bytes of their weights where there are more than two.
+LOADED, LOADED_BYTES = 6, 12 << 20
 
 
 def rank_by_cost(

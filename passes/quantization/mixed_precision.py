@@ -121,36 +121,28 @@ def choose_float_nodes(
     used, held_out = samples
     chosen, limit = find_limited(max_drop, metric or None, held_out)
     held_out = fitting(model, held_out)
-    slower, gains, alone = list[str](), list[Gain](), list[Gain]()
     if chosen is FIDELITY and ctx.runner is None:
-        judge = _judge(model, used, held_out, ctx)
-        layers = _Layers(model, nodes, write, ctx)
-        row = fitting(model, held_out, rows=1)
-        all_gains = layers.gains(row if by_clock else None, none_fails=closest)
-        slower = [name for unit, gain in all_gains for name in unit if gain <= 0]
-        gains = [pair for pair in all_gains if pair[1] > 0]
-        alone = without_tails(model.graph, gains) if closest else []
-        rank = partial(layers.ranked, gains, judge)
-        drop_of = _drop_by(judge)
+        layers = _Layers(model, nodes, write, _judge(model, used, held_out, ctx), ctx)
+        row = fitting(model, held_out, rows=1) if by_clock and ctx.clock is not None else None
+        search = FloatNodeSearch(model, write, _names(chosen), limit, layers.drop_of, closest)
+        slower, float_nodes = layers.choose(search, row)
     else:
         runner = Remembering(model, ctx.runner)
         chosen = fitted(chosen, model, held_out, runner=runner)
-        rank = partial(_rank_layers, model, nodes, write, held_out, chosen, ctx)
         drop_of = _drop_of(model, held_out, chosen, limit, dataclasses.replace(ctx, runner=runner))
-    search = FloatNodeSearch(model, write, _names(chosen), limit, drop_of, closest)
-    search.take(slower, gains if ctx.clock else [])
-    float_nodes = search.choose(rank)
-    if float_nodes is None and alone != gains:
-        kept = {name for unit, _ in alone for name in unit}
-        tails = [name for unit, _ in gains for name in unit if name not in kept]
-        search.take([*slower, *tails], alone if ctx.clock else [])
-        ranked = [[pair for pair in unit if pair[0] in kept] for unit in search.units]
-        float_nodes = search.choose(lambda: [unit for unit in ranked if unit])
-    float_nodes = search.closest_to_float(nodes) if float_nodes is None else float_nodes
-    drop = search.drops[frozenset(float_nodes)]
-    ranking = [pair for unit in search.units for pair in unit]
+        search = FloatNodeSearch(model, write, _names(chosen), limit, drop_of, closest)
+        rank = partial(_rank_layers, model, nodes, write, held_out, chosen, ctx)
+        slower, float_nodes = [], search.choose(rank)
+    if float_nodes is None:
+        float_nodes = search.closest_to_float(nodes)
     return MixedPrecision(
-        float_nodes, ranking, _names(chosen), drop, search.curve, slower, len(nodes)
+        float_nodes,
+        [pair for unit in search.units for pair in unit],
+        _names(chosen),
+        search.drops[frozenset(float_nodes)],
+        search.curve,
+        slower,
+        len(nodes),
     )
 
 
@@ -161,11 +153,6 @@ def _judge(model: Model, used: Dataset, held_out: Dataset, ctx: Context) -> Judg
 
 def _names(metric: Metric) -> str:
     return ", ".join(m.title for m in (metric, *metric.others))
-
-
-def _drop_by(judge: Judge) -> Callable[[Model], float]:
-    """Return the function from a candidate to the part of the answers that it loses."""
-    return lambda candidate: 1 - judge.of(candidate).kept
 
 
 def _drop_of(
@@ -187,29 +174,49 @@ class _Layers:
     model: Model
     nodes: Sequence[str]
     write: Write
+    judge: Judge
     ctx: Context
 
-    def gains(self, row: Dataset | None, *, none_fails: bool) -> list[Gain]:
-        """Return each unit and what it gains: time where there is a row and a clock, or arithmetic.
+    def drop_of(self, candidate: Model) -> float:
+        """Return the part of the float model's answers that a candidate loses."""
+        return 1 - self.judge.of(candidate).kept
+
+    def choose(
+        self, search: FloatNodeSearch, row: Dataset | None
+    ) -> tuple[list[str], list[str] | None]:
+        """Return the nodes that int8 makes slower, of which a row tells, and all that stay float.
 
         Raises:
-            PassError: nothing gains time, with `none_fails`; arithmetic decides without.
+            PassError: int8 makes no layer faster, where the closest to float is wanted.
         """
-        graph = self.model.graph
-        units = units_of(graph, self.nodes)
-        gains = gains_by_arithmetic(graph, units)
-        if self.ctx.clock is not None and row is not None:
-            timed = gains_by_clock(
-                graph, units, partial(saved_alone, self.model, self._alone, row, self.ctx)
-            )
-            if worth_it(timed):
-                gains = timed
-            elif none_fails:
-                raise PassError("int8 makes no layer clearly faster", where=self.model.name)
-        return list(zip(units, gains, strict=True))
+        units = units_of(self.model.graph, self.nodes)
+        timed = None if row is None else self._timed(units, row)
+        if timed is None and row is not None and search.closest:
+            raise PassError("int8 makes no layer clearly faster", where=self.model.name)
+        each = gains_by_arithmetic(self.model.graph, units) if timed is None else timed
+        gains = list(zip(units, each, strict=True))
+        slower = [name for unit, gain in gains for name in unit if gain <= 0]
+        gains = [pair for pair in gains if pair[1] > 0]
+        search.take(slower, gains if timed else ())
+        float_nodes = search.choose(partial(self._ranked, gains))
+        layers = without_tails(self.model.graph, gains)
+        if float_nodes is None and search.closest and layers != gains:
+            kept = {name for unit, _ in layers for name in unit}
+            tails = [name for unit, _ in gains for name in unit if name not in kept]
+            ranked = [[pair for pair in unit if pair[0] in kept] for unit in search.units]
+            search.take([*slower, *tails], layers if timed else ())
+            float_nodes = search.choose(lambda: [unit for unit in ranked if unit])
+        return slower, float_nodes
 
-    def ranked(self, gains: Sequence[Gain], judge: Judge) -> list[list[Ranked]]:
+    def _timed(self, units: Sequence[Sequence[str]], row: Dataset) -> list[float] | None:
+        """Return the part of the time that each unit saves; None where that is not worth a search."""
+        saved = partial(saved_alone, self.model, self._alone, row, self.ctx)
+        gains = gains_by_clock(self.model.graph, units, saved)
+        return gains if worth_it(gains) else None
+
+    def _ranked(self, gains: Sequence[Gain]) -> list[list[Ranked]]:
         """Rank units by the answers that they cost alone, for what int8 gains there."""
+        judge = self.judge
         rows, batches = 0, 0
         for batch in judge.batches:
             if rows >= GROUP_SAMPLES:

@@ -123,7 +123,7 @@ class _WhyNotFaster:
     def __call__(self, candidate: Model, verdict: Verdict) -> str:
         if verdict.kept < self.search.promised:
             return "it keeps too little"
-        if not quantization_notes(candidate).get("float_nodes"):
+        if not quantization_notes(candidate)["mixed"]["float"]:
             return "int8 makes no layer slower"
         if self._timed is None:
             self._timed = self.speed.why_not_faster(candidate)

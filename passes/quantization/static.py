@@ -83,7 +83,8 @@ class QuantizeStatic(Quantizer):
             max_drop widens inputs and outputs of layers there before it leaves a layer float.
         statistics: file (.npz) to keep calibration statistics in; read where it exists already.
         max_drop: allowed drop of the metric (of several by name: map=0.01), in its own unit, on
-            held-out samples: layers that cost more stay float; nothing is evaluated if not given.
+            held-out samples: layers that cost more stay float, of fidelity also those that int8
+            makes slower; nothing is evaluated if not given.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
             have labels, else fidelity to the float model.
         min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; otherwise an
@@ -140,6 +141,10 @@ class QuantizeStatic(Quantizer):
                 where=others[0],
                 hint="Leave it out, or use the backend trimtab",
             )
+
+    def decides_by_time(self) -> bool:
+        """Return true where what layers gain is timed, to choose those that stay float."""
+        return self.max_drop is not None
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, measure what runs in int8."""

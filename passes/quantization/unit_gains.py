@@ -17,12 +17,13 @@ from .qdq.int8_operators import PRODUCTS
 
 #: Operators that begin a unit.
 LAYERS = PRODUCTS | {"ConvTranspose"}
-#: Groups that are timed at first, and those of them that are timed in halves.
+#: Groups that are timed at first, and most of the slower ones that are timed in halves.
 GROUPS, HALVED = 8, 4
 #: Part of the network's time that cannot be told from noise, in a group.
 NOISE = 0.01
 #: Part of the network's time that is worth a search.
 LEAST_GAIN = 0.05
+#: Gain of a group that gains nothing: it is float first where too much is lost.
 _TINY = 1e-4
 
 #: Unit and what it gains.
@@ -64,10 +65,10 @@ def gains_by_clock(
 ) -> list[float]:
     """Return the part of the network's time that each unit saves in int8, below 0 where it costs.
 
-    Groups of neighbours are measured, and if there is anything to gain those that move the time
-    most in halves again; a group's units share its gain by their arithmetic. What all groups
-    together gain beyond their sum, as they need no conversions between them, is shared by all,
-    unless the whole is slower than float.
+    Groups of neighbours are measured, and if there is anything to gain the slowest in halves again,
+    which may hide what is faster; a group's units share its gain by their arithmetic. What all
+    groups together gain beyond their sum, as they need no conversions between them, is shared by
+    all, unless the whole is slower than float.
 
     Args:
         graph: the float graph, sorted.
@@ -87,9 +88,10 @@ def gains_by_clock(
     gains = {span: together[span] for span in spans}
     beyond = min(together[whole] - sum(gains.values()), together[whole])
     shared = max(beyond, 0.0) / max(count, 1)
-    wide = [s for s in spans if s[1] - s[0] > 1 and abs(gains[s]) > NOISE]
-    clear = worth_it(gain for gain in gains.values() if gain > NOISE)
-    wide = sorted(wide, key=lambda s: -abs(gains[s]))[:HALVED] if clear else []
+    wide: list[Span] = []
+    if worth_it(gain for gain in gains.values() if gain > NOISE):
+        wide = [s for s in spans if s[1] - s[0] > 1 and gains[s] < -NOISE]
+        wide = sorted(wide, key=lambda s: gains[s])[:HALVED]
     gains |= measured([half for span in wide for half in _halves(span)])
     shares, each = _shares(graph, units), [0.0] * count
     for start, stop in (span for span in gains if span not in wide):

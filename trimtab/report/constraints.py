@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trimtab.core.metrics.metric import ROUNDING, Z95, half_interval
+from trimtab.core.metrics.metric import ROUNDING, Z95, spread_text
 from trimtab.core.text import bytes_text, duration_text, known_duration
 
 from .frontier import ratio_text, speedup_text
@@ -79,9 +79,7 @@ def headline(view: View) -> str:
     if known is not None and known.drop is not None:
         parts.append(f"{view.metric} changes by {_interval(known, -1)}")
     elif row.drop is not None:
-        parts.append(
-            f"{view.metric} changes by {0.0 - row.drop:+.4f}{half_interval(row.drop_error)}"
-        )
+        parts.append(f"{view.metric} changes by {0.0 - row.drop:+.4f}{_spread(row.drop_error)}")
     return f"{row.name}: {', '.join(parts)}."
 
 
@@ -91,7 +89,7 @@ def figures(row: Row, view: View) -> list[str]:
     times = (row.base_p50_ns, row.p50_ns, row.p95_ns)
     return [
         bytes_text(row.size_bytes) if row.size_bytes else "-",
-        "-" if row.quality is None else f"{row.quality:.4f}{half_interval(row.quality_error)}",
+        "-" if row.quality is None else f"{row.quality:.4f}{_spread(row.quality_error)}",
         "" if is_original else _drop(row),
         *("" if is_original else known_duration(ns) for ns in times),
         "" if is_original else speedup_text(row),
@@ -114,6 +112,11 @@ def confirmed_rows(view: View) -> list[list[str]]:
     ]
 
 
+def _spread(error: float | None) -> str:
+    """Return half of the 95% interval of a standard error."""
+    return spread_text(None if error is None else Z95 * error)
+
+
 def _interval(found: Confirmed, sign: int = 1) -> str:
     """Return a loss, or with the sign -1 a change, with its 95% interval."""
     if found.drop is None:
@@ -132,7 +135,7 @@ def _reached_speed(row: Row) -> str:
 
 
 def _drop(row: Row) -> str:
-    return "-" if row.drop is None else f"{row.drop:+.4f}{half_interval(row.drop_error)}"
+    return "-" if row.drop is None else f"{row.drop:+.4f}{_spread(row.drop_error)}"
 
 
 def _quality(view: View, row: Row | None) -> ConstraintLine:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
-from trimtab.core.metrics.metric import with_interval
+from trimtab.core.metrics.metric import spread_text, with_interval
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text, counted
 from trimtab.passes.quantization.judge import PROMISED
@@ -136,8 +136,7 @@ def _on_disk(path: Path, model: Model) -> str:
 
 def quality_line(quality: Quality) -> str:
     """Return a quality with half of its 95% interval."""
-    half = quality.half_interval
-    spread = "" if half is None else f" ± {half:.4f}"
+    spread = spread_text(quality.half_interval)
     line = f"{quality.metric} {quality.value:.4f}{spread} on {counted(quality.count, 'item')}"
     if not quality.outputs:
         return line

@@ -168,6 +168,15 @@ def test_where_one_layer_makes_int8_slower_the_others_are_int8():
     assert int8_share(auto).int8_ops == 3
 
 
+def test_where_int8_makes_no_layer_slower_no_mixture_is_timed():
+    model, data = stubborn(4)
+    timed = Context(target=VNNI.target, clock=FixedClock(Ratio(1.8, 1.7, 1.9)))
+    auto = QuantizeAuto(data=data, fidelity=0.5)(model, timed)
+    found = next(step for step in steps(auto) if step["step"] == "int8 where it is faster")
+    assert found["why"] == "int8 makes no layer slower"
+    assert int8_share(auto).int8_ops == 4
+
+
 @pytest.mark.parametrize(
     ("ratio", "effort", "refined"),
     [
