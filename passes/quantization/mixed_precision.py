@@ -209,7 +209,7 @@ class _Layers:
         return slower, float_nodes
 
     def _timed(self, units: Sequence[Sequence[str]], row: Dataset) -> list[float] | None:
-        """Return the part of the time that each unit saves; None where that is not worth a search."""
+        """Return the part of the time that each unit saves; None where no search is worth it."""
         saved = partial(saved_alone, self.model, self._alone, row, self.ctx)
         gains = gains_by_clock(self.model.graph, units, saved)
         return gains if worth_it(gains) else None
