@@ -27,7 +27,8 @@ class TrimtabError(Exception):
         self.what, self.where, self.hint = what, where, hint
         where = where.replace("\n", r"\n") if where else where
         text = f"{where}: {what}" if where else what
-        super().__init__(printable(f"{text}. {hint}" if hint else text))
+        stop = "" if text.endswith(".") and not text.endswith("...") else "."  # as others' texts do
+        super().__init__(printable(f"{text}{stop} {hint}" if hint else text))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the three parts, so that a worker process can return the error."""

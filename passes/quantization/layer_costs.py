@@ -26,7 +26,7 @@ SECONDS = 0.5
 #: Smallest difference, relative to the network's time, that can be measured.
 SMALLEST_PART = 0.01
 #: Runs of each group of layers that are timed, and their least time in seconds.
-GROUP_RUNS, GROUP_SECONDS = 12, 0.03
+GROUP_RUNS, GROUP_SECONDS = 8, 0.03
 #: Most models that are loaded at once, and bytes of their weights where there are more than two.
 LOADED, LOADED_BYTES = 6, 12 << 20
 

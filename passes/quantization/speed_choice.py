@@ -25,8 +25,10 @@ from .static import QuantizeStatic
 
 #: Speed-up that a search for a mixture has to have a chance of.
 WORTHWHILE = 1.05
-#: Longest time for which int8 is timed against float, and the speed-ups that end it once decided.
-TIMED_SECONDS, DECIDED = 1.5, (1.0, WORTHWHILE)
+#: Longest time for which int8 is timed to say whether to refine it, and the speed-ups that end it.
+TIMED_SECONDS, DECIDED = 1.0, (1.0, WORTHWHILE)
+#: Longest time for a candidate that has to be faster.
+CANDIDATE_SECONDS = 3.0
 
 
 class SpeedChoice:
@@ -63,7 +65,8 @@ class SpeedChoice:
         """
         original = self.search.original
         beside_float = not self.search.keeps_promise or self.is_as_slow()
-        ratio = self._measure(original if beside_float else self.search.chosen, candidate)
+        base = original if beside_float else self.search.chosen
+        ratio = self._measure(base, candidate, CANDIDATE_SECONDS, (1.0,))
         if ratio is not None and not ratio.faster:
             return "it is not clearly faster"
         if beside_float:
@@ -86,14 +89,20 @@ class SpeedChoice:
         ratio = self.of_best()
         return ratio is None or ratio.low > WORTHWHILE
 
-    def _measure(self, base: Model, candidate: Model) -> Ratio | None:
+    def _measure(
+        self,
+        base: Model,
+        candidate: Model,
+        seconds: float = TIMED_SECONDS,
+        decided: tuple[float, ...] = DECIDED,
+    ) -> Ratio | None:
         ctx = self.search.ctx
         if ctx.clock is None:
             return None
         ctx.progress.say("timing int8 against float")
         feeds, config = next(iter(self.data)).feeds, SessionConfig.of(ctx.target)
         try:
-            return ctx.clock.compare(base, candidate, feeds, config, TIMED_SECONDS, DECIDED)
+            return ctx.clock.compare(base, candidate, feeds, config, seconds, decided)
         except TrimtabError as failure:
             ctx.progress.say(f"not timed: {failure}")
             return Ratio(1.0, 0.0, math.inf)
