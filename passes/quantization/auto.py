@@ -252,6 +252,9 @@ class QuantizeAuto(Quantizer):
             if not wanted.is_missed():
                 self._offer_faster(search, wanted.mixed(static, margin=1.0), before, speed)
             self._bring_home(search, static, before, wanted, dynamic)
+            if speed is not None and wanted.is_missed() and _keeps(search, "dynamic int8"):
+                again = QuantizeDynamic(exclude=self.exclude)
+                offer_faster(search, "dynamic int8, as static keeps too little", speed, again)
 
     def _offer_faster(
         self,
@@ -262,7 +265,7 @@ class QuantizeAuto(Quantizer):
     ) -> None:
         """Leave float what int8 makes slower, where the clock says that it pays."""
         if speed is not None and search.ctx.clock is not None and self.effort != "quick":
-            offer_faster(search, mixed, before, speed)
+            offer_faster(search, "int8 where it is faster", speed, *before, mixed)
 
     def _bring_home(
         self,
@@ -367,6 +370,12 @@ class QuantizeAuto(Quantizer):
 
     def _loses_too_much(self, wanted: Wanted) -> bool:
         return not self.all_int8 and wanted.is_missed()
+
+
+def _keeps(search: GreedySearch, name: str) -> bool:
+    """Return whether a step kept the promise, whatever spoke against it."""
+    found = [step.get("fidelity", 0.0) for step in search.steps if step["step"] == name]
+    return max(found, default=0.0) >= search.promised
 
 
 def _compress(data: Dataset, samples: int, fidelity: float) -> CompressWeights:

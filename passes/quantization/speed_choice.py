@@ -7,7 +7,7 @@ keeps more answers at float's speed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from trimtab.core.batches import fitting
 from trimtab.core.context import Ratio
@@ -20,8 +20,7 @@ from ..base import Pass
 from .compress_weights import CompressWeights
 from .file_size import plain_bytes
 from .greedy_search import GreedySearch, quantization_notes
-from .judge import Verdict
-from .static import QuantizeStatic
+from .judge import MARGIN_OF_PROMISE, Verdict
 
 #: Speed-up that a search for a mixture has to have a chance of.
 WORTHWHILE = 1.05
@@ -108,22 +107,20 @@ class SpeedChoice:
             return Ratio(1.0, 0.0, math.inf)
 
 
-def offer_faster(
-    search: GreedySearch, mixed: QuantizeStatic, before: Sequence[Pass], speed: SpeedChoice
-) -> bool:
-    """Leave float what int8 makes slower, and what costs too much; true where that is faster.
+def offer_faster(search: GreedySearch, name: str, speed: SpeedChoice, *passes: Pass) -> bool:
+    """Take a candidate that keeps the promise and is clearly faster; true where that is so.
 
     Args:
         search: search whose best is changed.
-        mixed: settings of static int8 with a drop that is allowed.
-        before: passes that come before it.
+        name: name of the step.
         speed: measured speed-ups.
+        passes: those that make the candidate.
     """
-    return search.compare("int8 where it is faster", _WhyNotFaster(search, speed), *before, mixed)
+    return search.compare(name, _WhyNotFaster(search, speed), *passes)
 
 
 class _WhyNotFaster:
-    """Reason against one mixture of int8 and float that is for speed."""
+    """Reason against one candidate that is for speed."""
 
     def __init__(self, search: GreedySearch, speed: SpeedChoice) -> None:
         self.search, self.speed = search, speed
@@ -132,7 +129,8 @@ class _WhyNotFaster:
     def __call__(self, candidate: Model, verdict: Verdict) -> str:
         if verdict.kept < self.search.promised:
             return "it keeps too little"
-        if not quantization_notes(candidate)["mixed"]["float"]:
+        mixed = quantization_notes(candidate).get("mixed")
+        if mixed is not None and not mixed["float"]:
             return "int8 makes no layer slower"
         if self._timed is None:
             self._timed = self.speed.why_not_faster(candidate)
@@ -157,8 +155,10 @@ def store_weights(
             return
     if search.chosen is search.original:
         return
-    # The answers to keep are the float model's: losses of both steps are not a sum.
-    kept, size = min(search.verdict.kept, search.promised), plain_bytes(search.chosen)
+    # The answers to keep are the float model's, as losses of both steps are not a sum. What was
+    # chosen on these samples keeps less on others: a half of what a mixture leaves is for that.
+    wanted = search.promised + (1 - MARGIN_OF_PROMISE) * (1 - search.promised) / 2
+    kept, size = min(search.verdict.kept, wanted), plain_bytes(search.chosen)
 
     def why_larger(candidate: Model, verdict: Verdict) -> str:
         if verdict.kept < kept:

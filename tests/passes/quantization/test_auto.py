@@ -180,6 +180,33 @@ def test_where_int8_makes_no_layer_slower_no_mixture_is_timed():
     assert int8_share(auto).int8_ops == 4
 
 
+def test_dynamic_int8_that_keeps_more_is_taken_where_it_is_faster_than_float(monkeypatch):
+    """Rows of sizes that differ a thousandfold have no range together, and each its own.
+
+    Less of it runs in int8 than of the static one, as a convolution stays float. No mixture is
+    better here.
+    """
+    monkeypatch.setattr(Wanted, "offer_mixed", lambda *_: False)
+    model = graph(
+        """g (float[1, 8, 6, 6] x) => (float[1, 4] logits) {
+          a = Conv (x, w1)
+          b = Relu (a)
+          c = Flatten (b)
+          [last] logits = MatMul (c, w2)
+        }""",
+        w1=(8, 8, 1, 1),
+        w2=(288, 4),
+    )
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((96, 8, 6, 6)) * 10 ** rng.uniform(-3, 0, (96, 1, 1, 1))
+    timed = Context(target=VNNI.target, clock=FixedClock(Ratio(1.8, 1.7, 1.9)))
+    data = Dataset.of_arrays({"x": rows.astype(np.float32)})
+    auto = QuantizeAuto(data=data, fidelity=0.9995)(model, timed)
+    tried = {step["step"]: step for step in steps(auto)}
+    assert tried["dynamic int8"]["why"] == "less of it runs in int8"
+    assert tried["dynamic int8, as static keeps too little"]["kept"]
+
+
 @pytest.mark.parametrize(
     ("ratio", "effort", "refined"),
     [
