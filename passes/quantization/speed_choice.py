@@ -26,7 +26,7 @@ from .judge import MARGIN_OF_PROMISE, Verdict
 WORTHWHILE = 1.05
 #: Longest time for which int8 is timed to say whether to refine it, and the speed-ups that end it.
 TIMED_SECONDS, DECIDED = 1.0, (1.0, WORTHWHILE)
-#: Longest time for a candidate that has to be faster.
+#: Longest time to say whether a candidate is faster, or the best.
 CANDIDATE_SECONDS = 3.0
 
 
@@ -41,6 +41,7 @@ class SpeedChoice:
     def __init__(self, search: GreedySearch, data: Dataset) -> None:
         self.search, self.data = search, fitting(search.original, data, rows=1)
         self._timed: tuple[Model, Ratio | None] | None = None
+        self._settled: Model | None = None  # measured for as long as it may take
 
     def of_best(self) -> Ratio | None:
         """Return the speed-up of the best so far over float; None without a clock or a change.
@@ -53,8 +54,18 @@ class SpeedChoice:
         return self._timed[1]
 
     def is_as_slow(self) -> bool:
-        """Return whether the best so far is not clearly faster than float."""
+        """Return whether the best so far is not clearly faster than float.
+
+        A short look says whether to refine it; what it left open is measured for longer, once.
+        """
         ratio = self.of_best()
+        if ratio is None or ratio.faster:
+            return False
+        best = self.search.chosen
+        if not ratio.slower and self._settled is not best:
+            self._settled = best
+            ratio = self._measure(self.search.original, best, CANDIDATE_SECONDS, (1.0,))
+            self._timed = best, ratio
         return ratio is not None and not ratio.faster
 
     def why_not_faster(self, candidate: Model) -> str:
@@ -69,7 +80,7 @@ class SpeedChoice:
         if ratio is not None and not ratio.faster:
             return "it is not clearly faster"
         if beside_float:
-            self._timed = candidate, ratio  # it becomes the best
+            self._timed, self._settled = (candidate, ratio), candidate  # it becomes the best
         return ""
 
     def may_pay(self) -> bool:
